@@ -1,0 +1,59 @@
+"""The pass protocol: what a pass states, what it returns.
+
+A pass is a frozen dataclass whose fields are its options. It is pure in the sense of
+DESIGN.md: it rewrites the graph and never runs the model. The graph is valid before and
+after it; `leptonc.passes.pipeline` checks that and names the pass when it is not.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
+
+import onnx_ir as ir
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A rewrite that matched and was not made, with the check that failed."""
+
+    node: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class PassStats:
+    """What one run of one pass did.
+
+    Attributes:
+        name: The pass.
+        counts: What changed and how often, sorted by name, e.g. `(("identities", 12),)`.
+        nodes_before: Nodes in the graph, its subgraphs and functions, before.
+        nodes_after: The same, after.
+        refused: Near misses with their reasons, in graph order.
+    """
+
+    name: str
+    counts: tuple[tuple[str, int], ...]
+    nodes_before: int
+    nodes_after: int
+    refused: tuple[Refusal, ...] = ()
+
+    @property
+    def changed(self) -> int:
+        """How many rewrites were made."""
+        return sum(count for _, count in self.counts)
+
+
+class Pass(Protocol):
+    """A rewrite of an `onnx_ir.Model` in place."""
+
+    name: ClassVar[str]
+
+    def requires(self, model: ir.Model) -> str | None:
+        """Return why this pass cannot run on `model`, or None when it can."""
+        ...
+
+    def run(self, model: ir.Model) -> PassStats:
+        """Rewrite `model` in place and say what was done."""
+        ...

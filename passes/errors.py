@@ -1,0 +1,27 @@
+"""What can go wrong in a rewrite.
+
+LeptonError (runtime/errors.py)
+├── PassError        exit code 1   a pass broke the graph: a bug in leptonc, named with its pass
+├── ModelError                 3   the graph was already invalid when it came in
+└── PassRefusedError           4   a pass that was asked for by name cannot run on this graph
+"""
+
+from __future__ import annotations
+
+from leptonc.runtime.errors import LeptonError
+
+
+class PassError(LeptonError):
+    """A pass left an invalid graph behind."""
+
+
+class ModelError(LeptonError):
+    """The graph was invalid before any pass ran."""
+
+    exit_code = 3
+
+
+class PassRefusedError(LeptonError):
+    """A pass that was asked for by name cannot run on this graph."""
+
+    exit_code = 4
