@@ -1,0 +1,227 @@
+"""An .onnx file as a source, with its weights inside or in files beside it.
+
+The file comes from anywhere: nothing in it is trusted. External data must be regular files
+inside the model's own folder, long enough for the tensors that they are said to hold.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from leptonc.compiler.arrays import Arrays, load_arrays
+from leptonc.compiler.dimensions import DynamicDim
+from leptonc.compiler.errors import OnnxFileError
+from leptonc.compiler.graph_runner import open_session, run_session, session_options
+from leptonc.compiler.source import Source, hash_file, require_file
+from leptonc.runtime.errors import UnsupportedError
+
+BATCH_SIZE = 2
+SPATIAL_SIZE = 64
+LENGTH = 8
+
+
+@dataclass(frozen=True)
+class OnnxReference:
+    """The file itself on ONNX Runtime, with every graph optimisation off."""
+
+    session: Any
+
+    def __call__(self, inputs: Mapping[str, np.ndarray]) -> Arrays:
+        """Run the original graph."""
+        return run_session(self.session, inputs)
+
+
+def open_onnx(spec: str, inputs: Path | None) -> Source:
+    """Read an .onnx file lazily and check its external data.
+
+    Example inputs come from `inputs`; without them they are drawn with a fixed seed, which is
+    enough to compare two graphs and never used as calibration data.
+
+    Raises:
+        OnnxFileError: Not ONNX, truncated, without a graph, or with external data that is
+            missing, too short or outside the folder.
+    """
+    path = Path(spec)
+    require_file(path)
+    model = read_onnx(path)
+    data_files = _check_external_data(model, path)
+    digest = hashlib.sha256()
+    for file in (path, *data_files):
+        hash_file(file, digest)
+    axes = _axes(model)
+    example = load_arrays(inputs) if inputs else _synthetic(model, axes)
+    tensors = [value.const_value for value in _initializers(model)]
+    return Source(
+        kind="onnx",
+        name=path.stem,
+        inputs=example,
+        axes=axes,
+        reference=OnnxReference(open_session(str(path), session_options())),
+        fingerprint=digest.hexdigest(),
+        graph=model,
+        weight_bytes=sum(tensor.nbytes for tensor in tensors if tensor is not None),
+    )
+
+
+def read_onnx(path: Path) -> ir.Model:
+    """Read a graph; its external data stays where it is and is not looked at.
+
+    Raises:
+        OnnxFileError: Not ONNX, or without outputs or an opset.
+    """
+    from google.protobuf.message import DecodeError
+
+    try:
+        model = ir.load(path)
+    except (DecodeError, ValueError, TypeError, KeyError, RuntimeError) as error:
+        raise OnnxFileError(
+            f"this is not a valid ONNX model: {error or type(error).__name__}",
+            where=str(path),
+            fix="the file may be truncated: copy it again, or export it again",
+        ) from error
+    if not model.graph.outputs or not model.opset_imports:
+        raise OnnxFileError(
+            "the file holds no ONNX graph with outputs and an opset",
+            where=str(path),
+            fix="the file may be truncated or not be ONNX at all: export it again",
+        )
+    return model
+
+
+def _initializers(model: ir.Model) -> list[ir.Value]:
+    found = list(model.graph.initializers.values())
+    for node in model.graph.all_nodes():
+        for attribute in node.attributes.values():
+            if attribute.type == ir.AttributeType.GRAPH:
+                found.extend(attribute.as_graph().initializers.values())
+    return found
+
+
+def _external_tensors(model: ir.Model) -> list[ir.ExternalTensor]:
+    tensors: list[object] = [value.const_value for value in _initializers(model)]
+    for node in model.graph.all_nodes():
+        for attribute in node.attributes.values():
+            if attribute.type == ir.AttributeType.TENSOR:
+                tensors.append(attribute.value)
+    return [tensor for tensor in tensors if isinstance(tensor, ir.ExternalTensor)]
+
+
+def _check_external_data(model: ir.Model, path: Path) -> list[Path]:
+    """Return the distinct data files after checking each tensor's place in them."""
+    folder = path.resolve().parent
+    files: dict[Path, None] = {}
+    for tensor in _external_tensors(model):
+        where = f"{path}: tensor {tensor.name!r}"
+        location = str(tensor.location)
+        if not location or Path(location).is_absolute() or "\0" in location:
+            raise _outside(location, where)
+        target = (folder / location).resolve()
+        if not target.is_relative_to(folder):
+            raise _outside(location, where)
+        if not target.is_file():
+            raise OnnxFileError(
+                f"its external data file {location!r} does not exist",
+                where=where,
+                fix=f"put {location!r} beside the .onnx file; the two belong together",
+            )
+        _check_extent(tensor, target, location, where)
+        files[target] = None
+    return list(files)
+
+
+def _check_extent(tensor: ir.ExternalTensor, target: Path, location: str, where: str) -> None:
+    size = target.stat().st_size
+    offset = tensor.offset or 0
+    length = tensor.nbytes if tensor.length is None else tensor.length
+    if offset < 0 or length < tensor.nbytes:
+        raise OnnxFileError(
+            f"its external data has offset {offset} and length {length}, "
+            f"but the tensor needs {tensor.nbytes} bytes",
+            where=where,
+        )
+    if offset + length > size:
+        raise OnnxFileError(
+            f"its external data file {location!r} is too short: it has {size} bytes, "
+            f"and the tensor ends at byte {offset + length}",
+            where=where,
+            fix="copy the data file again; it is probably truncated",
+        )
+
+
+def _outside(location: str, where: str) -> OnnxFileError:
+    return OnnxFileError(
+        f"its external data {location!r} lies outside the model's folder, which is refused",
+        where=where,
+        fix="save the model with its data in files beside it",
+    )
+
+
+def _true_inputs(model: ir.Model) -> list[ir.Value]:
+    """Return the inputs that a caller must give: those without a default initializer."""
+    return [value for value in model.graph.inputs if value.name not in model.graph.initializers]
+
+
+def _axes(model: ir.Model) -> dict[str, dict[int, DynamicDim]]:
+    axes: dict[str, dict[int, DynamicDim]] = {}
+    for value in _true_inputs(model):
+        if value.shape is None:
+            continue
+        for axis, size in enumerate(value.shape):
+            if isinstance(size, int):
+                continue
+            name = size.value or f"{value.name}_dim_{axis}"
+            axes.setdefault(str(value.name), {})[axis] = DynamicDim(name, 1, None)
+    return axes
+
+
+def _synthetic(model: ir.Model, axes: Mapping[str, Mapping[int, DynamicDim]]) -> Arrays:
+    generator = np.random.default_rng(0)
+    sizes: dict[str, int] = {}
+    arrays: Arrays = {}
+    for value in _true_inputs(model):
+        name = str(value.name)
+        if not isinstance(value.type, ir.TensorType) or value.dtype is None:
+            raise UnsupportedError(
+                f"input {name!r} has type {value.type}; only tensors can be inputs",
+                where=name,
+                fix="change the graph so that every input is a tensor",
+            )
+        if value.shape is None:
+            raise OnnxFileError(
+                f"input {name!r} has no shape, so no example can be made for it",
+                where=name,
+                fix="give example inputs: --inputs example.npz",
+            )
+        shape = []
+        for axis, size in enumerate(value.shape):
+            if isinstance(size, int):
+                shape.append(size)
+                continue
+            default = BATCH_SIZE if axis == 0 else SPATIAL_SIZE if len(value.shape) > 3 else LENGTH
+            shape.append(sizes.setdefault(axes[name][axis].name, default))
+        arrays[name] = _draw(generator, value.dtype, tuple(shape), name)
+    return arrays
+
+
+def _draw(
+    generator: np.random.Generator, dtype: ir.DataType, shape: tuple[int, ...], name: str
+) -> np.ndarray:
+    """Draw floats from a normal distribution, and whole numbers from {0, 1}: valid indices."""
+    if dtype == ir.DataType.STRING:
+        return generator.choice(np.array(["a", "b"], dtype=object), shape)
+    if dtype in {ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16}:
+        return np.asarray(generator.standard_normal(shape)).astype(dtype.numpy())
+    if dtype.is_integer() or dtype == ir.DataType.BOOL:
+        return np.asarray(generator.integers(0, 2, shape)).astype(dtype.numpy())
+    raise UnsupportedError(
+        f"input {name!r} has dtype {dtype}, which NumPy does not have",
+        where=name,
+        fix="insert a Cast so that the graph takes float32",
+    )

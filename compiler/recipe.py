@@ -1,0 +1,204 @@
+"""Recipes: a Python file, or `module:attribute`, that says how to build a model.
+
+A recipe has `build()` and `example_inputs()`, and optionally `dynamic_shapes()`,
+`calibration_data()`, `evaluate(predict)` and `tokenizer()`. Loading one runs its code: it is
+as trusted as any program that you start.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+
+from leptonc.compiler.arrays import load_arrays
+from leptonc.compiler.dimensions import parse_dynamic_axes
+from leptonc.compiler.errors import RecipeError, SourceError
+from leptonc.compiler.source import Source, hash_file, require_file
+from leptonc.compiler.torch_reference import TorchReference, example_arrays, hash_weights
+from leptonc.runtime.errors import LeptonError
+
+PURPOSE = {
+    "build": "returns the torch.nn.Module",
+    "example_inputs": "returns {argument name: example tensor}",
+}
+
+
+def open_recipe(spec: str, inputs: Path | None) -> Source:
+    """Load a recipe, build its model in eval mode, and collect what the compiler needs.
+
+    Args:
+        spec: A path to a .py file, with or without `:attribute`, or `module:attribute`.
+        inputs: Example inputs that replace the recipe's own, or None.
+
+    Raises:
+        SourceError: The file or module does not exist.
+        RecipeError: The recipe is incomplete or one of its functions failed.
+    """
+    recipe, origin = _load(spec)
+    with _import_path(origin.parent if origin else Path.cwd()):
+        module = _call(recipe, "build", spec)
+        if not isinstance(module, torch.nn.Module):
+            raise RecipeError(
+                f"build() returned {type(module).__name__}, not a torch.nn.Module", where=spec
+            )
+        module.eval()
+        example = load_arrays(inputs) if inputs else None
+        if example is None:
+            example = example_arrays(_call(recipe, "example_inputs", spec), spec)
+        declared = _call(recipe, "dynamic_shapes", spec) if _has(recipe, "dynamic_shapes") else {}
+    digest = hashlib.sha256()
+    if origin:
+        hash_file(origin, digest)
+    weight_bytes = hash_weights(module, digest)
+    return Source(
+        kind="recipe",
+        name=_name(spec),
+        inputs=example,
+        axes=parse_dynamic_axes(declared, example),
+        reference=TorchReference(module),
+        fingerprint=digest.hexdigest(),
+        program=module,
+        user_code=origin.parent if origin else None,
+        weight_bytes=weight_bytes,
+    )
+
+
+def _name(spec: str) -> str:
+    file, _, attribute = spec.rpartition(":") if ":" in spec else (spec, "", "")
+    return attribute or Path(file).stem
+
+
+def _load(spec: str) -> tuple[object, Path | None]:
+    """Return the object that carries the recipe's functions, and the file it came from."""
+    target, attribute = spec, ""
+    if ":" in spec and not spec.endswith(".py"):
+        target, _, attribute = spec.rpartition(":")
+    module = _load_file(Path(target)) if target.endswith(".py") else _import_module(target, spec)
+    origin = Path(module.__file__).resolve() if module.__file__ else None
+    if not attribute:
+        return module, origin
+    found: object = module
+    for part in attribute.split("."):
+        if not hasattr(found, part):
+            raise RecipeError(
+                f"{target!r} has no attribute {attribute!r}",
+                where=spec,
+                fix="name the object that has build() and example_inputs()",
+            )
+        found = getattr(found, part)
+    return _as_recipe(found, module), origin
+
+
+def _as_recipe(found: object, module: ModuleType) -> object:
+    """Accept a namespace with `build`, a module instance, or the build function itself."""
+    if hasattr(found, "build"):
+        return found() if isinstance(found, type) else found
+    if isinstance(found, torch.nn.Module):
+        return _Overridden(module, lambda: found)
+    if callable(found):
+        return _Overridden(module, found)
+    return found
+
+
+class _Overridden:
+    """A recipe module whose `build` is the attribute that the user named."""
+
+    def __init__(self, module: ModuleType, build: Callable[[], Any]) -> None:
+        self._module = module
+        self.build = build
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._module, name)
+
+
+def _load_file(path: Path) -> ModuleType:
+    require_file(path)
+    name = f"leptonc_recipe_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path.resolve())
+    if spec is None or spec.loader is None:
+        raise SourceError("this is not a Python file", where=str(path))
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    with _import_path(path.resolve().parent), _user_errors("loading the recipe failed", str(path)):
+        spec.loader.exec_module(module)
+    return module
+
+
+def _import_module(name: str, spec: str) -> ModuleType:
+    with _import_path(Path.cwd()):
+        try:
+            found = importlib.util.find_spec(name)
+        except (ImportError, ValueError):
+            found = None
+        if found is None:
+            raise SourceError(
+                f"there is no module {name!r}",
+                where=spec,
+                fix="run from the folder that holds it, or give the path of a recipe.py",
+            )
+        with _user_errors(f"importing {name!r} failed", spec):
+            return importlib.import_module(name)
+
+
+def _has(recipe: object, function: str) -> bool:
+    return callable(getattr(recipe, function, None))
+
+
+def _call(recipe: object, function: str, spec: str) -> Any:
+    if not _has(recipe, function):
+        raise RecipeError(
+            f"the recipe has no {function}()",
+            where=spec,
+            fix=f"define {function}(), which {PURPOSE[function]}",
+        )
+    with _user_errors(f"{function}() failed", spec):
+        return getattr(recipe, function)()
+
+
+@contextmanager
+def _user_errors(what: str, spec: str) -> Iterator[None]:
+    """Turn whatever the user's code raises into one error that names their line."""
+    try:
+        yield
+    except LeptonError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise RecipeError(
+            f"{what}: {type(error).__name__}: {error}",
+            where=_last_line(error, spec),
+            fix="run the recipe's function by itself, or add --debug to see the traceback",
+        ) from error
+
+
+def _last_line(error: BaseException, spec: str) -> str:
+    """Name the last line of the user's own code on the way to `error`."""
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{error.filename}:{error.lineno}"
+    path = Path(spec.rpartition(":")[0] or spec) if not spec.endswith(".py") else Path(spec)
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if Path(frame.filename).name == path.name]
+    if not own:
+        return spec
+    return f"{own[-1].filename}:{own[-1].lineno} in {own[-1].name}(): {own[-1].line}"
+
+
+@contextmanager
+def _import_path(folder: Path) -> Iterator[None]:
+    """Let a recipe import the files beside it, while it is being loaded and called."""
+    entry = str(folder)
+    sys.path.insert(0, entry)
+    try:
+        yield
+    finally:
+        if entry in sys.path:
+            sys.path.remove(entry)

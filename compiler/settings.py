@@ -1,0 +1,125 @@
+"""The settings of a compile: one frozen dataclass, filled from a TOML file and from flags.
+
+Every field can stand in a file beside the recipe (`recipe.toml` for `recipe.py`) under
+`[compile]`, spelt as its flag with underscores; flags win over the file.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from leptonc.compiler.compare import Tolerance
+from leptonc.compiler.errors import UsageError
+
+PRECISIONS = ("fp32", "fp16", "bf16", "int8", "int4", "auto")
+REQUIREMENTS = ("any", "native")
+
+
+@dataclass(frozen=True)
+class CompileSettings:
+    """What to compile and how.
+
+    Attributes:
+        source: A recipe, `module:attribute`, .onnx, .pt2 or model folder.
+        output: The artifact to write.
+        target: Targets as `backend-device`, one variant each.
+        precision: The arithmetic of the artifact.
+        verify: Prove the artifact against the source.
+        tolerance: What still counts as the same answer.
+        opset: The ONNX operator set to export to.
+        require: `any` machine, or only machines with this one's instruction sets (`native`).
+        simplify: Run onnxsim as well.
+        inputs: An .npz file with example inputs.
+    """
+
+    source: str
+    output: Path
+    target: tuple[str, ...] = ("ort-cpu",)
+    precision: str = "fp32"
+    verify: bool = True
+    tolerance: Tolerance = Tolerance()
+    opset: int = 20
+    require: str = "any"
+    simplify: bool = False
+    inputs: Path | None = None
+
+    def described(self) -> dict[str, str]:
+        """Return every setting in words, to be echoed before work starts."""
+        return {
+            "source": self.source,
+            "target": ", ".join(self.target),
+            "precision": self.precision,
+            "opset": str(self.opset),
+            "require": self.require,
+            "simplify": "yes" if self.simplify else "no",
+            "inputs": str(self.inputs) if self.inputs else "from the source",
+            "verify": f"sqnr >= {self.tolerance.sqnr_db:g} dB, "
+            f"relative <= {self.tolerance.relative:g}"
+            if self.verify
+            else "no",
+            "output": str(self.output),
+        }
+
+
+def resolve_settings(source: str, flags: Mapping[str, Any]) -> CompileSettings:
+    """Combine the TOML file beside the source, if there is one, with the flags given.
+
+    Args:
+        source: The source as the user named it.
+        flags: Settings by field name; None or an empty tuple means "not given".
+
+    Raises:
+        UsageError: The file is not TOML, or holds an unknown name or a wrong type.
+    """
+    values = _from_file(Path(source).with_suffix(".toml")) if source.endswith(".py") else {}
+    values |= {name: value for name, value in flags.items() if value is not None and value != ()}
+    values.setdefault("output", Path(f"{Path(source.rpartition(':')[2] or source).stem}.lepton"))
+    if isinstance(values.get("tolerance"), str):
+        values["tolerance"] = Tolerance.parse(values["tolerance"])
+    return CompileSettings(source=source, **values)
+
+
+def _from_file(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8")).get("compile", {})
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(
+            f"the settings file is not valid TOML: {error}", where=str(path)
+        ) from error
+    known = {field.name for field in dataclasses.fields(CompileSettings)} - {"source"}
+    for name in table:
+        if name not in known:
+            raise UsageError(
+                f"unknown setting {name!r} in [compile]",
+                where=str(path),
+                fix=f"use one of: {', '.join(sorted(known))}",
+            )
+    return {name: _converted(name, value, path) for name, value in table.items()}
+
+
+def _converted(name: str, value: Any, path: Path) -> Any:
+    if name in {"output", "inputs"} and isinstance(value, str):
+        return path.parent / value
+    if name == "target":
+        targets = [value] if isinstance(value, str) else value
+        if isinstance(targets, list) and all(isinstance(each, str) for each in targets):
+            return tuple(targets)
+    elif (name in {"verify", "simplify"} and isinstance(value, bool)) or (
+        name == "opset" and isinstance(value, int) and not isinstance(value, bool)
+    ):
+        return value
+    elif name == "tolerance" and isinstance(value, str):
+        return Tolerance.parse(value)
+    elif name in {"precision", "require"} and isinstance(value, str):
+        choices = PRECISIONS if name == "precision" else REQUIREMENTS
+        if value in choices:
+            return value
+        raise UsageError(f"{name} = {value!r} is not one of {', '.join(choices)}", where=str(path))
+    raise UsageError(f"the setting {name} = {value!r} has the wrong type", where=str(path))

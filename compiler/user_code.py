@@ -1,0 +1,101 @@
+"""Find the user's own line behind an exporter's error or behind a graph node.
+
+An error inside torch is of no use to the person who wrote the module; the line of theirs that
+led to it is.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import sysconfig
+import traceback
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+_FRAME = re.compile(
+    r'File "(?P<file>[^"]+)", line (?P<line>\d+), in (?P<name>\S+)(?:\n(?P<code>.*))?'
+)
+_FIXED_SIZE = re.compile(r"eval Eq\(\w+, \d+\) \[guard added\]")
+_SHAPES_LOGGER = "torch.fx.experimental.symbolic_shapes"
+
+
+def line_of_error(error: BaseException, user_code: Path | None) -> str | None:
+    """Return `file:line in function(): code` of the user's frame nearest to `error`."""
+    frames: list[tuple[str, int, str, str]] = []
+    pending: BaseException | None = error
+    while pending is not None:
+        frames.extend(
+            (frame.filename, frame.lineno or 0, frame.name, frame.line or "")
+            for frame in traceback.extract_tb(pending.__traceback__)
+        )
+        frames.extend(_frames_in_text(str(pending)))
+        pending = pending.__cause__ or pending.__context__
+    return _choose(frames, user_code)
+
+
+def line_of_trace(stack_trace: str, user_code: Path | None) -> str | None:
+    """Return the user's line in a stack trace that the exporter noted on a node."""
+    return _choose(list(_frames_in_text(stack_trace)), user_code)
+
+
+def _frames_in_text(text: str) -> Iterator[tuple[str, int, str, str]]:
+    for match in _FRAME.finditer(text):
+        yield match["file"], int(match["line"]), match["name"], (match["code"] or "").strip()
+
+
+def _choose(frames: Iterable[tuple[str, int, str, str]], user_code: Path | None) -> str | None:
+    """Prefer the user's folder, then any library's model code; never torch's own, never ours."""
+    ours = Path(__file__).resolve().parent
+    packages = {Path(sysconfig.get_paths()[kind]) for kind in ("purelib", "platlib")}
+    best: tuple[int, str] | None = None
+    for file, line, name, code in frames:
+        path = Path(file)
+        if file.startswith("<") or ours in path.parents or "/torch/" in file:
+            continue
+        installed = any(folder in path.parents for folder in packages)
+        own = user_code is not None and user_code in path.resolve().parents and not installed
+        rank = 2 if own else 0 if installed or "/lib/python" in file else 1
+        if best is None or rank >= best[0]:
+            best = rank, f"{file}:{line} in {name}()" + (f": {code}" if code else "")
+    return best[1] if best else None
+
+
+class _GuardHandler(logging.Handler):
+    """Notes which line of the module was running whenever PyTorch fixed a symbolic size."""
+
+    def __init__(self, user_code: Path | None) -> None:
+        super().__init__(logging.INFO)
+        self._user_code = user_code
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Look up the stack: in non-strict export the module's own frames are on it."""
+        match = _FIXED_SIZE.match(record.getMessage())
+        if not match:
+            return
+        frames = (
+            (frame.filename, frame.lineno or 0, frame.name, frame.line or "")
+            for frame in traceback.extract_stack()
+        )
+        line = _choose(frames, self._user_code)
+        if line is not None:
+            self.lines.append(line)
+
+
+@contextmanager
+def watched_sizes(user_code: Path | None) -> Iterator[list[str]]:
+    """Collect the user's lines at which torch.export turns a dynamic size into a constant."""
+    logger = logging.getLogger(_SHAPES_LOGGER)
+    handler = _GuardHandler(user_code)
+    level, propagate = logger.level, logger.propagate
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    try:
+        yield handler.lines
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+        logger.propagate = propagate

@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from leptonc.compiler.arrays import load_arrays, save_arrays
+from leptonc.runtime.errors import EnvironmentProblem, InputError
+
+
+def test_any_name_and_rank_survives(tmp_path):
+    arrays = {
+        "file": np.arange(3),
+        "a/b": np.float32(2).reshape(()),
+        "text": np.array(["x", "yz"]),
+        "empty": np.zeros((0, 4), np.float16),
+        "big_endian": np.arange(3, dtype=">i4"),
+    }
+    save_arrays(tmp_path / "x.npz", arrays)
+    loaded = load_arrays(tmp_path / "x.npz")
+    assert list(loaded) == list(arrays)
+    for name, array in arrays.items():
+        assert loaded[name].shape == array.shape
+        assert np.array_equal(loaded[name], array)
+    assert [path.name for path in tmp_path.iterdir()] == ["x.npz"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "no such file"),
+        (b"", "not a readable .npz file"),
+        (b"PK\x03\x04 cut off", "not a readable .npz file"),
+    ],
+)
+def test_an_unreadable_file_is_one_clear_error(tmp_path, content, message):
+    path = tmp_path / "x.npz"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        load_arrays(path)
+
+
+def test_pickled_objects_are_refused(tmp_path):
+    np.savez(tmp_path / "x.npz", evil=np.array([{"a": 1}], dtype=object))
+    with pytest.raises(InputError, match="not a readable .npz file"):
+        load_arrays(tmp_path / "x.npz")
+
+
+def test_a_missing_folder_leaves_nothing(tmp_path):
+    with pytest.raises(EnvironmentProblem, match="cannot be written"):
+        save_arrays(tmp_path / "none" / "x.npz", {"a": np.zeros(1)})
