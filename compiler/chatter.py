@@ -12,8 +12,9 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
+from typing import IO
 
 LIMIT = 1 << 16
 
@@ -39,20 +40,31 @@ def held_back(*, show: bool = False) -> Iterator[Chatter]:
     _flush()
     saved = os.dup(1), os.dup(2)
     with tempfile.TemporaryFile() as sink, warnings.catch_warnings():
-        os.dup2(saved[1] if show else sink.fileno(), 1)
+        target = saved[1] if show else sink.fileno()
         if not show:
-            os.dup2(sink.fileno(), 2)
             warnings.simplefilter("ignore")
         try:
-            yield chatter
+            # Python's own streams need not write to descriptors 1 and 2 (notebooks, tests).
+            with (
+                os.fdopen(os.dup(target), "w", buffering=1) as stream,
+                redirect_stdout(stream),
+                redirect_stderr(stream),
+            ):
+                os.dup2(target, 1)
+                os.dup2(target, 2)
+                yield chatter
         finally:
             _flush()
             for number, original in enumerate(saved, start=1):
                 os.dup2(original, number)
                 os.close(original)
-            size = sink.seek(0, os.SEEK_END)
-            sink.seek(max(0, size - LIMIT))
-            chatter.text = sink.read().decode(errors="replace")
+            chatter.text = _tail(sink)
+
+
+def _tail(sink: IO[bytes]) -> str:
+    size = sink.seek(0, os.SEEK_END)
+    sink.seek(max(0, size - LIMIT))
+    return sink.read().decode(errors="replace")
 
 
 def _flush() -> None:

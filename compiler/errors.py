@@ -11,7 +11,7 @@ LeptonError (runtime/errors.py)
 ├── ExportUnsupportedError         4   PyTorch has no ONNX form for an operator of the module
 ├── CompileExtraMissingError       5   a package of the `compile` extra is not installed
 ├── VerificationError              6   the artifact does not compute what the module computes
-└── InterruptedCompileError      130   Ctrl-C
+└── GateError                      7   a budget that the user set was breached
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class VerificationError(LeptonError):
     exit_code = 6
 
 
-class InterruptedCompileError(LeptonError):
-    """The user pressed Ctrl-C; nothing was written."""
+class GateError(LeptonError):
+    """A budget on size, load time, latency or error was breached; nothing was written."""
 
-    exit_code = 130
+    exit_code = 7

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import onnx_ir as ir
 import torch
 
@@ -84,6 +85,7 @@ def export(source: Source, output_names: list[str], *, opset: int = DEFAULT_OPSE
     renamed = _name_interface(model, list(source.inputs), output_names)
     _name_dimensions(model, source.axes)
     _strip_metadata(model, source.user_code)
+    _own_layout(model)
     return ExportedGraph(model, onnx_program.exported_program, renamed)
 
 
@@ -292,6 +294,23 @@ def _rename_symbols(expression: str | None, names: Mapping[str, str]) -> str | N
     if expression is None:
         return None
     return _SYMBOL.sub(lambda match: names.get(match[0], match[0]), expression)
+
+
+def _own_layout(model: ir.Model) -> None:
+    """Store transposed weights in their own order, once.
+
+    The exporter leaves them as transposed views of the module's tensors, which every later
+    reader would have to copy again, element by element.
+    """
+    for value in model.graph.initializers.values():
+        tensor = value.const_value
+        if not isinstance(tensor, ir.Tensor):
+            continue
+        array = tensor.numpy()
+        if not array.flags.c_contiguous:
+            value.const_value = ir.Tensor(
+                np.array(array, order="C"), dtype=tensor.dtype, name=tensor.name
+            )
 
 
 def _strip_metadata(model: ir.Model, user_code: Path | None) -> None:

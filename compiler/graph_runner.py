@@ -9,18 +9,28 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
+from leptonc.backends.ort_session import refuse
 from leptonc.compiler.arrays import Arrays
-from leptonc.compiler.errors import CompileExtraMissingError
+from leptonc.runtime.dtypes import ELEMENT_TYPES
 from leptonc.runtime.errors import EngineError
+from leptonc.runtime.ort import (
+    SharedWeight,
+    engine_failures,
+    import_engine,
+    open_session,
+    session_options,
+    share_weight,
+)
 
 INLINE_BYTES = 1 << 10
-# A path that cannot exist: the engine must take the weight from memory or fail.
-DETACHED = "leptonc-detached-weight"
+AS_WRITTEN = {"optimize": "none"}
+_ELEMENT_NAMES = {element.onnx: name for name, element in ELEMENT_TYPES.items()}
 
 
 class GraphRunner:
@@ -34,58 +44,53 @@ class GraphRunner:
             extra_outputs: Names of inner values of the main graph to return as well.
 
         Raises:
+            UnsupportedOperatorError: ONNX Runtime has no kernel for a node.
             EngineError: ONNX Runtime refuses the graph.
         """
-        options = session_options()
-        kept: list[np.ndarray] = []
-        with _detached_weights(model, options, kept), _extra_outputs(model, extra_outputs):
-            payload = ir.to_proto(model).SerializeToString(deterministic=True)
-        self._weights = kept
-        self._session = open_session(payload, options)
+        engine = import_engine()
+        with _detached_weights(engine, model) as weights, _more_outputs(model, extra_outputs):
+            graph = ir.to_proto(model).SerializeToString(deterministic=True)
+        # The engine keeps pointers into the weights, so they live as long as the session.
+        self._weights = weights
+        options = session_options(engine)
+        # A graph is run a few times at most here: packing its weights would not pay.
+        options.add_session_config_entry("session.disable_prepacking", "1")
+        try:
+            self._session = open_session(engine, graph, weights, options, AS_WRITTEN)
+        except engine_failures(engine) as error:
+            refuse(str(error), model)
 
     def __call__(self, inputs: Mapping[str, np.ndarray]) -> Arrays:
-        """Run the graph; the outputs are in graph order, extra ones last."""
+        """Run the graph; the outputs are in graph order, extra ones last.
+
+        Raises:
+            EngineError: ONNX Runtime fails while running.
+        """
         return run_session(self._session, inputs)
 
 
-def session_options() -> Any:
-    """Return options that leave the graph as it is and keep the engine silent."""
-    onnxruntime = require_onnxruntime()
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.log_severity_level = 4
-    return options
+def open_file(path: Path, model: ir.Model) -> Any:
+    """Open a session on an .onnx file as it is written.
 
-
-def require_onnxruntime() -> Any:
-    """Import onnxruntime, or say how to install it."""
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise CompileExtraMissingError(
-            "onnxruntime is not installed", fix="pip install 'leptonc[compile]'"
-        ) from error
-    return onnxruntime
-
-
-def open_session(model: str | bytes, options: Any) -> Any:
-    """Open a CPU session on a file or on serialised bytes.
+    Args:
+        path: The file, with external data beside it.
+        model: The same graph, to name nodes in errors.
 
     Raises:
+        UnsupportedOperatorError: ONNX Runtime has no kernel for a node.
         EngineError: ONNX Runtime refuses the graph.
     """
-    onnxruntime = require_onnxruntime()
+    engine = import_engine()
+    options = session_options(engine)
+    options.graph_optimization_level = engine.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:
-        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    except Exception as error:
-        raise EngineError(
-            f"ONNX Runtime cannot load the graph: {error}",
-            where=model if isinstance(model, str) else None,
-        ) from error
+        return engine.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except engine_failures(engine) as error:
+        refuse(str(error), model)
 
 
 def run_session(session: Any, inputs: Mapping[str, np.ndarray]) -> Arrays:
-    """Run a session on named arrays.
+    """Run a session on named arrays; arrays that it does not take are left out.
 
     Raises:
         EngineError: ONNX Runtime fails while running.
@@ -95,7 +100,7 @@ def run_session(session: Any, inputs: Mapping[str, np.ndarray]) -> Arrays:
     feed = {name: array for name, array in inputs.items() if name in wanted}
     try:
         values = session.run(None, feed)
-    except Exception as error:
+    except engine_failures(import_engine()) as error:
         shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in feed.items())
         raise EngineError(
             f"ONNX Runtime failed while running the graph: {error}", where=shapes
@@ -104,46 +109,31 @@ def run_session(session: Any, inputs: Mapping[str, np.ndarray]) -> Arrays:
 
 
 @contextmanager
-def _detached_weights(model: ir.Model, options: Any, kept: list[np.ndarray]) -> Iterator[None]:
-    """While the graph is serialised, let its large weights stay out of it."""
-    onnxruntime = require_onnxruntime()
-    replaced: list[tuple[ir.Value, ir.TensorProtocol]] = []
+def _detached_weights(engine: Any, model: ir.Model) -> Iterator[dict[str, SharedWeight]]:
+    """Take large weights out of the graph while it is serialised, and put them back."""
+    initializers = model.graph.initializers
+    everything = list(initializers.items())
+    weights: dict[str, SharedWeight] = {}
+    outputs = {id(value) for value in model.graph.outputs}
+    for name, value in everything:
+        tensor = value.const_value
+        dtype = _ELEMENT_NAMES.get(int(tensor.dtype)) if tensor is not None else None
+        if tensor is None or dtype in {None, "str"} or id(value) in outputs:
+            continue
+        if tensor.nbytes <= INLINE_BYTES:
+            continue
+        array = np.array(tensor.numpy(), order="C", copy=None).view(ELEMENT_TYPES[dtype].storage)
+        weights[name] = share_weight(engine, dtype, array)
+        del initializers[name]
     try:
-        for name, value in model.graph.initializers.items():
-            tensor = value.const_value
-            if tensor is None or tensor.nbytes <= INLINE_BYTES or not _numpy_native(tensor):
-                continue
-            array = np.ascontiguousarray(tensor.numpy())
-            kept.append(array)
-            options.add_initializer(name, onnxruntime.OrtValue.ortvalue_from_numpy(array))
-            replaced.append((value, tensor))
-            value.const_value = ir.ExternalTensor(
-                DETACHED, 0, tensor.nbytes, tensor.dtype, shape=ir.Shape(tensor.shape), name=name
-            )
-        yield
+        yield weights
     finally:
-        for value, tensor in replaced:
-            value.const_value = tensor
-
-
-def _numpy_native(tensor: ir.TensorProtocol) -> bool:
-    return tensor.dtype in {
-        ir.DataType.FLOAT,
-        ir.DataType.DOUBLE,
-        ir.DataType.FLOAT16,
-        ir.DataType.INT8,
-        ir.DataType.UINT8,
-        ir.DataType.INT16,
-        ir.DataType.INT32,
-        ir.DataType.INT64,
-    }
+        initializers.clear()
+        initializers.update(everything)
 
 
 @contextmanager
-def _extra_outputs(model: ir.Model, names: Sequence[str]) -> Iterator[None]:
-    if not names:
-        yield
-        return
+def _more_outputs(model: ir.Model, names: Sequence[str]) -> Iterator[None]:
     by_name = {value.name: value for node in model.graph for value in node.outputs}
     count = len(model.graph.outputs)
     model.graph.outputs.extend(by_name[name] for name in names)

@@ -13,12 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnx_ir as ir
+from google.protobuf.message import DecodeError
 
 from leptonc.compiler.arrays import Arrays, load_arrays
 from leptonc.compiler.dimensions import DynamicDim
 from leptonc.compiler.errors import OnnxFileError
-from leptonc.compiler.graph_runner import open_session, run_session, session_options
+from leptonc.compiler.external_data import check_external_data
+from leptonc.compiler.graph_runner import open_file, run_session
 from leptonc.compiler.source import Source, hash_file, require_file
 from leptonc.runtime.errors import UnsupportedError
 
@@ -50,8 +53,7 @@ def open_onnx(spec: str, inputs: Path | None) -> Source:
     """
     path = Path(spec)
     require_file(path)
-    model = read_onnx(path)
-    data_files = _check_external_data(model, path)
+    model, data_files = _read(path)
     digest = hashlib.sha256()
     for file in (path, *data_files):
         hash_file(file, digest)
@@ -63,7 +65,7 @@ def open_onnx(spec: str, inputs: Path | None) -> Source:
         name=path.stem,
         inputs=example,
         axes=axes,
-        reference=OnnxReference(open_session(str(path), session_options())),
+        reference=OnnxReference(open_file(path, model)),
         fingerprint=digest.hexdigest(),
         graph=model,
         weight_bytes=sum(tensor.nbytes for tensor in tensors if tensor is not None),
@@ -71,18 +73,23 @@ def open_onnx(spec: str, inputs: Path | None) -> Source:
 
 
 def read_onnx(path: Path) -> ir.Model:
-    """Read a graph; its external data stays where it is and is not looked at.
+    """Read a graph, with its weights left where they are.
 
     Raises:
-        OnnxFileError: Not ONNX, or without outputs or an opset.
+        OnnxFileError: Not ONNX, without outputs or an opset, or with external data that is
+            missing, too short or outside the folder.
     """
-    from google.protobuf.message import DecodeError
+    return _read(path)[0]
 
+
+def _read(path: Path) -> tuple[ir.Model, list[Path]]:
     try:
-        model = ir.load(path)
+        proto = onnx.load_model(path, format="protobuf", load_external_data=False)
+        data_files = check_external_data(proto, path)
+        model = ir.from_proto(proto)
     except (DecodeError, ValueError, TypeError, KeyError, RuntimeError) as error:
         raise OnnxFileError(
-            f"this is not a valid ONNX model: {error or type(error).__name__}",
+            f"this is not a valid ONNX model: {_innermost(error)}",
             where=str(path),
             fix="the file may be truncated: copy it again, or export it again",
         ) from error
@@ -92,7 +99,15 @@ def read_onnx(path: Path) -> ir.Model:
             where=str(path),
             fix="the file may be truncated or not be ONNX at all: export it again",
         )
-    return model
+    ir.external_data.set_base_dir(model.graph, path.resolve().parent)
+    return model, data_files
+
+
+def _innermost(error: BaseException) -> str:
+    """Return the message of the first cause: outer ones only say which function was called."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return str(error) or type(error).__name__
 
 
 def _initializers(model: ir.Model) -> list[ir.Value]:
@@ -102,65 +117,6 @@ def _initializers(model: ir.Model) -> list[ir.Value]:
             if attribute.type == ir.AttributeType.GRAPH:
                 found.extend(attribute.as_graph().initializers.values())
     return found
-
-
-def _external_tensors(model: ir.Model) -> list[ir.ExternalTensor]:
-    tensors: list[object] = [value.const_value for value in _initializers(model)]
-    for node in model.graph.all_nodes():
-        for attribute in node.attributes.values():
-            if attribute.type == ir.AttributeType.TENSOR:
-                tensors.append(attribute.value)
-    return [tensor for tensor in tensors if isinstance(tensor, ir.ExternalTensor)]
-
-
-def _check_external_data(model: ir.Model, path: Path) -> list[Path]:
-    """Return the distinct data files after checking each tensor's place in them."""
-    folder = path.resolve().parent
-    files: dict[Path, None] = {}
-    for tensor in _external_tensors(model):
-        where = f"{path}: tensor {tensor.name!r}"
-        location = str(tensor.location)
-        if not location or Path(location).is_absolute() or "\0" in location:
-            raise _outside(location, where)
-        target = (folder / location).resolve()
-        if not target.is_relative_to(folder):
-            raise _outside(location, where)
-        if not target.is_file():
-            raise OnnxFileError(
-                f"its external data file {location!r} does not exist",
-                where=where,
-                fix=f"put {location!r} beside the .onnx file; the two belong together",
-            )
-        _check_extent(tensor, target, location, where)
-        files[target] = None
-    return list(files)
-
-
-def _check_extent(tensor: ir.ExternalTensor, target: Path, location: str, where: str) -> None:
-    size = target.stat().st_size
-    offset = tensor.offset or 0
-    length = tensor.nbytes if tensor.length is None else tensor.length
-    if offset < 0 or length < tensor.nbytes:
-        raise OnnxFileError(
-            f"its external data has offset {offset} and length {length}, "
-            f"but the tensor needs {tensor.nbytes} bytes",
-            where=where,
-        )
-    if offset + length > size:
-        raise OnnxFileError(
-            f"its external data file {location!r} is too short: it has {size} bytes, "
-            f"and the tensor ends at byte {offset + length}",
-            where=where,
-            fix="copy the data file again; it is probably truncated",
-        )
-
-
-def _outside(location: str, where: str) -> OnnxFileError:
-    return OnnxFileError(
-        f"its external data {location!r} lies outside the model's folder, which is refused",
-        where=where,
-        fix="save the model with its data in files beside it",
-    )
 
 
 def _true_inputs(model: ir.Model) -> list[ir.Value]:

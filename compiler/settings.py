@@ -15,9 +15,10 @@ from typing import Any
 
 from leptonc.compiler.compare import Tolerance
 from leptonc.compiler.errors import UsageError
+from leptonc.compiler.gates import Gate
 
 PRECISIONS = ("fp32", "fp16", "bf16", "int8", "int4", "auto")
-REQUIREMENTS = ("any", "native")
+REQUIREMENTS = ("portable", "native")
 
 
 @dataclass(frozen=True)
@@ -32,9 +33,11 @@ class CompileSettings:
         verify: Prove the artifact against the source.
         tolerance: What still counts as the same answer.
         opset: The ONNX operator set to export to.
-        require: `any` machine, or only machines with this one's instruction sets (`native`).
+        require: `portable` runs on any machine, `native` only on machines with the
+            instruction sets of this one.
         simplify: Run onnxsim as well.
         inputs: An .npz file with example inputs.
+        gate: Budgets that the artifact must keep.
     """
 
     source: str
@@ -44,9 +47,10 @@ class CompileSettings:
     verify: bool = True
     tolerance: Tolerance = Tolerance()
     opset: int = 20
-    require: str = "any"
+    require: str = "portable"
     simplify: bool = False
     inputs: Path | None = None
+    gate: tuple[Gate, ...] = ()
 
     def described(self) -> dict[str, str]:
         """Return every setting in words, to be echoed before work starts."""
@@ -62,6 +66,7 @@ class CompileSettings:
             f"relative <= {self.tolerance.relative:g}"
             if self.verify
             else "no",
+            "gates": ", ".join(gate.text for gate in self.gate) or "none",
             "output": str(self.output),
         }
 
@@ -81,6 +86,9 @@ def resolve_settings(source: str, flags: Mapping[str, Any]) -> CompileSettings:
     values.setdefault("output", Path(f"{Path(source.rpartition(':')[2] or source).stem}.lepton"))
     if isinstance(values.get("tolerance"), str):
         values["tolerance"] = Tolerance.parse(values["tolerance"])
+    values["gate"] = tuple(
+        gate if isinstance(gate, Gate) else Gate.parse(gate) for gate in values.get("gate", ())
+    )
     return CompileSettings(source=source, **values)
 
 
@@ -107,10 +115,10 @@ def _from_file(path: Path) -> dict[str, Any]:
 def _converted(name: str, value: Any, path: Path) -> Any:
     if name in {"output", "inputs"} and isinstance(value, str):
         return path.parent / value
-    if name == "target":
-        targets = [value] if isinstance(value, str) else value
-        if isinstance(targets, list) and all(isinstance(each, str) for each in targets):
-            return tuple(targets)
+    if name in {"target", "gate"}:
+        several = [value] if isinstance(value, str) else value
+        if isinstance(several, list) and all(isinstance(each, str) for each in several):
+            return tuple(several)
     elif (name in {"verify", "simplify"} and isinstance(value, bool)) or (
         name == "opset" and isinstance(value, int) and not isinstance(value, bool)
     ):

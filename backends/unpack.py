@@ -1,0 +1,50 @@
+"""The graphs of a finished artifact with their weights, for comparison and inspection."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx
+import onnx_ir as ir
+
+from leptonc.runtime.artifact import Artifact, open_artifact
+from leptonc.runtime.dtypes import ELEMENT_TYPES
+from leptonc.runtime.initializers import declare_weights
+from leptonc.runtime.manifest import Variant, Weight
+
+
+def unpack(path: Path) -> dict[str, ir.Model]:
+    """Return the graph of every variant by the variant's name; weights stay in the file.
+
+    Raises:
+        ArtifactError: The file is damaged or not an artifact.
+    """
+    with open_artifact(path) as artifact:
+        return {
+            variant.name: _with_weights(artifact, variant, path)
+            for variant in artifact.manifest.variants
+        }
+
+
+def _with_weights(artifact: Artifact, variant: Variant, path: Path) -> ir.Model:
+    declared = declare_weights(
+        ((weight.name, ELEMENT_TYPES[weight.dtype], weight.shape) for weight in variant.weights),
+        path.name,
+    )
+    graph = bytes(artifact.view(variant.graph))
+    model: ir.Model = ir.from_proto(onnx.ModelProto.FromString(graph + declared))
+    for weight in variant.weights:
+        model.graph.initializers[weight.name].const_value = _lazy(artifact, weight, path)
+    return model
+
+
+def _lazy(artifact: Artifact, weight: Weight, path: Path) -> ir.ExternalTensor:
+    return ir.ExternalTensor(
+        path.name,
+        artifact.sections[weight.section].offset + weight.offset,
+        weight.length,
+        ir.DataType(ELEMENT_TYPES[weight.dtype].onnx),
+        shape=ir.Shape(weight.shape),
+        name=weight.name,
+        base_dir=path.resolve().parent,
+    )

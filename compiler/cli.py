@@ -1,0 +1,141 @@
+"""The `leptonc` command: turns errors into one clear message and a documented exit code.
+
+This module imports nothing outside the standard library and our own runtime, so that the
+command can still say what to install when the extras are missing.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import sys
+import traceback
+from importlib.util import find_spec
+from types import FrameType
+
+from leptonc.runtime.errors import EnvironmentProblem, LeptonError
+
+BUG = 1
+USAGE = 2
+ENVIRONMENT = 5
+INTERRUPTED = 130
+TERMINATED = 143
+_MACHINE_ERRNOS = {
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EFBIG,
+    errno.EROFS,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EMFILE,
+    errno.ENFILE,
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line and return its exit code.
+
+    Args:
+        arguments: What follows `leptonc`; the process's own by default.
+    """
+    arguments = sys.argv[1:] if arguments is None else arguments
+    missing = [name for name in ("click", "rich") if find_spec(name) is None]
+    if missing:
+        print(  # noqa: T201 - rich, which prints everything else, may be what is missing
+            f"leptonc: {' and '.join(missing)} is not installed; the command line needs the "
+            "extra `compile`\n  fix:   pip install 'leptonc[compile]'\n"
+            "  note:  loading an artifact needs no extra but the engine: "
+            "from leptonc.runtime import load",
+            file=sys.stderr,
+        )
+        return ENVIRONMENT
+    signal.signal(signal.SIGTERM, _terminate)
+    return _run(arguments)
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    del number, frame
+    raise SystemExit(TERMINATED)
+
+
+def _run(arguments: list[str]) -> int:
+    import click
+
+    from leptonc.compiler.commands import leptonc
+
+    try:
+        leptonc.main(arguments, prog_name="leptonc", standalone_mode=False)
+    except click.exceptions.Exit as done:
+        return int(done.exit_code)
+    except click.UsageError as error:
+        error.show()
+        return USAGE
+    except (click.Abort, KeyboardInterrupt):
+        _report(arguments, "interrupted: nothing was written", INTERRUPTED)
+        return INTERRUPTED
+    except SystemExit as done:
+        return done.code if isinstance(done.code, int) else BUG
+    except LeptonError as error:
+        return _fail(arguments, error)
+    except BrokenPipeError:
+        # The reader of our output went away (`leptonc inspect ... | head`): not our failure.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except MemoryError as error:
+        return _fail(arguments, EnvironmentProblem("out of memory"), error)
+    except OSError as error:
+        if error.errno in _MACHINE_ERRNOS:
+            return _fail(arguments, _from_os_error(error), error)
+        return _bug(arguments, error)
+    except Exception as error:  # noqa: BLE001 - the last resort, which names itself a bug
+        return _bug(arguments, error)
+    return 0
+
+
+def _from_os_error(error: OSError) -> EnvironmentProblem:
+    return EnvironmentProblem(
+        f"the system refused: {error.strerror}",
+        where=str(error.filename) if error.filename else None,
+        fix="free some room, or choose folders that can be written (TMPDIR for scratch files)",
+    )
+
+
+def _fail(arguments: list[str], error: LeptonError, cause: BaseException | None = None) -> int:
+    if "--debug" in arguments:
+        traceback.print_exception(cause or error)
+    _report(arguments, str(error), error.exit_code, error)
+    return error.exit_code
+
+
+def _bug(arguments: list[str], error: BaseException) -> int:
+    if "--debug" in arguments:
+        traceback.print_exception(error)
+    message = f"this is a bug in leptonc: {type(error).__name__}: {error}"
+    hint = "" if "--debug" in arguments else "\n  fix:   run it again with --debug and report it"
+    _report(arguments, message + hint, BUG)
+    return BUG
+
+
+def _report(
+    arguments: list[str], message: str, exit_code: int, error: LeptonError | None = None
+) -> None:
+    """Print the message on standard error and, for machines, one object on standard output."""
+    sys.stderr.write(f"leptonc: {message}\n")
+    if "--json" not in arguments:
+        return
+    answer = {
+        "error": {
+            "type": type(error).__name__ if error else "Interrupted" if exit_code > 128 else "Bug",
+            "what": error.what if error else message,
+            "where": error.where if error else None,
+            "fix": error.fix if error else None,
+            "exit_code": exit_code,
+        }
+    }
+    sys.stdout.write(json.dumps(answer) + "\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

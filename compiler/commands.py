@@ -1,0 +1,280 @@
+"""The verbs of the command line: what each takes, what each prints.
+
+Progress and settings go to standard error, answers to standard output; with `--json` the
+answer is exactly one JSON object.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from importlib import metadata
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from leptonc.compiler.errors import CompileExtraMissingError
+from leptonc.compiler.settings import (
+    PRECISIONS,
+    REQUIREMENTS,
+    CompileSettings,
+    resolve_settings,
+)
+
+Command = Callable[..., Any]
+
+
+class _Terminal(Console):
+    """Standard output, whose reader may go away: `cli` answers that, not rich."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
+def _terminal() -> Console:
+    return _Terminal(soft_wrap=True)
+
+
+NEEDED_TO_COMPILE = ("torch", "onnx", "onnx_ir", "onnxscript", "onnxruntime")
+
+
+def _json_option(command: Command) -> Command:
+    return click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")(command)
+
+
+def _debug_option(command: Command) -> Command:
+    text = "Show tracebacks and what libraries print."
+    return click.option("--debug", is_flag=True, help=text)(command)
+
+
+def _print_json(answer: object) -> None:
+    click.echo(json.dumps(answer, indent=2, allow_nan=False))
+
+
+def _require_compile_extra() -> None:
+    missing = [name for name in NEEDED_TO_COMPILE if find_spec(name) is None]
+    if missing:
+        raise CompileExtraMissingError(
+            f"not installed: {', '.join(missing)}",
+            fix="pip install 'leptonc[compile]' (`leptonc doctor` shows what is there)",
+        )
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(metadata.version("leptonc"), prog_name="leptonc")
+def leptonc() -> None:
+    r"""Compile PyTorch models ahead of time into one file that NumPy and an engine can run.
+
+    \b
+    Exit codes:  0 done                   4 not supported: operator, precision, target
+                 1 a bug in leptonc       5 environment: engine or extra missing, disk
+                 2 wrong usage            6 verification failed
+                 3 bad input              7 a gate was breached     130 interrupted
+    """
+
+
+@leptonc.command()
+@click.argument("source")
+@click.option("-t", "--target", multiple=True, help="backend-device, e.g. ort-cpu; repeatable.")
+@click.option("-p", "--precision", type=click.Choice(PRECISIONS), help="[default: fp32]")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="[default: NAME.lepton]")
+@click.option("--opset", type=click.IntRange(18, 23), help="ONNX operator set. [default: 20]")
+@click.option("--require", type=click.Choice(REQUIREMENTS), help="[default: portable]")
+@click.option("--inputs", type=click.Path(path_type=Path), help="Example inputs as .npz.")
+@click.option("--tolerance", help="e.g. sqnr=70 (dB) or sqnr=60,relative=0.01.")
+@click.option("--gate", multiple=True, help="size=400MB, load=0.5s, latency=20ms, sqnr=90dB.")
+@click.option("--simplify", is_flag=True, default=None, help="Run onnxsim as well.")
+@click.option("--no-verify", "verify", flag_value=False, default=None, help="Ship unproven.")
+@click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
+@_json_option
+@_debug_option
+def compile(*, source: str, quiet: bool, as_json: bool, debug: bool, **flags: Any) -> None:
+    """Compile SOURCE into one artifact and prove it against the source.
+
+    SOURCE is a recipe.py (its code is run), module:attribute, an .onnx file, a .pt2 exported
+    program or a Hugging Face folder with safetensors weights.
+    """
+    settings = resolve_settings(source, flags)
+    _require_compile_extra()
+    from leptonc.compiler.driver import compile_model
+    from leptonc.compiler.stages import Stages, progress_stream
+
+    console = None if quiet or as_json else Console(file=progress_stream(), soft_wrap=True)
+    if console is not None:
+        _echo_settings(console, settings)
+    stages = Stages(console, debug=debug)
+    try:
+        result = compile_model(settings, stages)
+    except Exception:
+        if debug and stages.chatter.text:
+            click.echo(stages.chatter.text, err=True)
+        raise
+    if as_json:
+        _print_json(result.to_json())
+    elif not quiet:
+        _print_result(result)
+
+
+def _echo_settings(console: Console, settings: CompileSettings) -> None:
+    console.print("leptonc compile", highlight=False)
+    for name, value in settings.described().items():
+        console.print(f"  {name:<10} {value}", highlight=False, markup=False)
+
+
+def _print_result(result: Any) -> None:
+    console = _terminal()
+    if result.results:
+        table = Table("sizes", "output", "max abs", "cosine", "SQNR", title="proof")
+        for trial in result.results:
+            sizes = " ".join(f"{name}={size}" for name, size in trial.sizes.items()) or "static"
+            for error in trial.errors:
+                sqnr = "equal" if error.sqnr_db is None else f"{error.sqnr_db:.1f} dB"
+                figures = (f"{error.max_abs:.3g}", f"{error.cosine:.7f}", sqnr)
+                table.add_row(sizes, error.output, *figures)
+        console.print(table)
+    else:
+        console.print("not verified (--no-verify), and the artifact says so")
+    names = ", ".join(variant["name"] for variant in result.manifest["variants"])
+    console.print(
+        f"{result.artifact}: {result.bytes:,} bytes, {names}", highlight=False, markup=False
+    )
+
+
+@leptonc.command()
+@click.argument("artifact", type=click.Path(path_type=Path))
+@click.argument("source", required=False)
+@click.option("--inputs", type=click.Path(path_type=Path), help="Example inputs as .npz.")
+@click.option("--tolerance", default="sqnr=70", show_default=True)
+@_json_option
+@_debug_option
+def verify(
+    *,
+    artifact: Path,
+    source: str | None,
+    inputs: Path | None,
+    tolerance: str,
+    as_json: bool,
+    debug: bool,
+) -> None:
+    """Check every hash of ARTIFACT and load it; with SOURCE, compare the two again."""
+    from leptonc.compiler.compare import Tolerance
+    from leptonc.compiler.recheck import recheck
+
+    if source is not None:
+        _require_compile_extra()
+    report = recheck(artifact, source, Tolerance.parse(tolerance), inputs=inputs, debug=debug)
+    if as_json:
+        _print_json(report.to_json())
+    else:
+        report.render(_terminal())
+
+
+@leptonc.command()
+@click.argument("artifact", type=click.Path(path_type=Path))
+@_json_option
+@_debug_option
+def inspect(artifact: Path, as_json: bool, debug: bool) -> None:
+    """Show what is in ARTIFACT: signature, variants, sizes, passes, evidence."""
+    del debug
+    from leptonc.compiler.inspection import describe
+
+    _show(describe(artifact), as_json)
+
+
+@leptonc.command()
+@click.argument("artifact", type=click.Path(path_type=Path))
+@click.argument("inputs", type=click.Path(path_type=Path))
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="An .npz.")
+@click.option("--device", default="cpu", show_default=True)
+@click.option("--threads", type=click.IntRange(1), help="[default: the engine's own]")
+@_json_option
+@_debug_option
+def run(
+    *,
+    artifact: Path,
+    inputs: Path,
+    output: Path,
+    device: str,
+    threads: int | None,
+    as_json: bool,
+    debug: bool,
+) -> None:
+    """Run ARTIFACT on the arrays in INPUTS.npz and write its outputs to an .npz file."""
+    del debug
+    from leptonc.compiler.arrays import load_arrays, save_arrays
+    from leptonc.runtime import load
+
+    arrays = load_arrays(inputs)
+    with load(artifact, device=device, threads=threads) as session:
+        outputs = session.run(arrays)
+    save_arrays(output, outputs)
+    shapes = {
+        name: {"dtype": str(array.dtype), "shape": list(array.shape)}
+        for name, array in outputs.items()
+    }
+    if as_json:
+        _print_json({"output": str(output), "arrays": shapes})
+        return
+    for name, entry in shapes.items():
+        click.echo(f"{name}: {entry['dtype']} {entry['shape']}")
+    click.echo(f"written to {output}")
+
+
+def _parse_sizes(context: click.Context, option: click.Parameter, values: Any) -> dict[str, int]:
+    sizes: dict[str, int] = {}
+    for value in values:
+        name, _, size = value.partition("=")
+        if not size.isdecimal():
+            raise click.BadParameter(f"{value!r} is not NAME=SIZE", context, option)
+        sizes[name] = int(size)
+    return sizes
+
+
+@leptonc.command()
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--inputs", type=click.Path(path_type=Path), help="Arrays as .npz.")
+@click.option("--threads", type=click.IntRange(1), help="[default: the engine's own]")
+@click.option("--iterations", type=click.IntRange(1), default=50, show_default=True)
+@click.option("--size", multiple=True, callback=_parse_sizes, help="NAME=SIZE; repeatable.")
+@_json_option
+@_debug_option
+def bench(
+    *,
+    files: tuple[Path, ...],
+    inputs: Path | None,
+    threads: int | None,
+    iterations: int,
+    size: dict[str, int],
+    as_json: bool,
+    debug: bool,
+) -> None:
+    """Time artifacts and .onnx FILES against one another, interleaved in one run."""
+    del debug
+    from leptonc.compiler.bench import run_bench
+
+    report = run_bench(
+        list(files), inputs=inputs, threads=threads, iterations=iterations, shapes=size or None
+    )
+    _show(report, as_json)
+
+
+@leptonc.command()
+@_json_option
+@_debug_option
+def doctor(as_json: bool, debug: bool) -> None:
+    """Say what is installed, what each backend needs, and how to get what is missing."""
+    del debug
+    from leptonc.compiler.doctor import diagnose
+
+    _show(diagnose(), as_json)
+
+
+def _show(report: Any, as_json: bool) -> None:
+    if as_json:
+        _print_json(report.to_json())
+    else:
+        report.render(_terminal())

@@ -1,0 +1,258 @@
+"""The whole way from a source to a finished artifact, stage by stage."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+
+from leptonc.backends import find_backend
+from leptonc.backends.base import Payload, Target
+from leptonc.backends.pack import pack
+from leptonc.compiler.diagnose import Suspects, verification_failed
+from leptonc.compiler.export import ExportedGraph, export
+from leptonc.compiler.gates import check_gates
+from leptonc.compiler.interface import signature_of
+from leptonc.compiler.probe import probe_dimensions
+from leptonc.compiler.settings import CompileSettings
+from leptonc.compiler.source import Source, open_source
+from leptonc.compiler.stages import Stage, Stages, peak_bytes
+from leptonc.compiler.verify import Trial, TrialResult, reference_trials, run_trials
+from leptonc.compiler.workspace import scratch_folder
+from leptonc.passes import optimize
+from leptonc.passes.base import PassStats
+from leptonc.passes.pipeline import run_passes
+from leptonc.passes.simplify import Simplify
+from leptonc.runtime.artifact import StagedArtifact, stage_artifact
+from leptonc.runtime.errors import UnsupportedError
+
+TOOLS = ("leptonc", "torch", "onnx", "onnx-ir", "onnxscript", "onnxruntime", "numpy")
+
+
+@dataclass(frozen=True)
+class CompileResult:
+    """What a compile produced.
+
+    Attributes:
+        artifact: The finished file.
+        bytes: Its size.
+        manifest: What it says about itself.
+        results: How each trial compared; empty when verification was switched off.
+        stages: What was done and how long it took.
+        passes: What each pass did.
+        peak_bytes: The largest resident size of the compiling process.
+    """
+
+    artifact: Path
+    bytes: int
+    manifest: dict[str, Any]
+    results: tuple[TrialResult, ...]
+    stages: tuple[Stage, ...]
+    passes: tuple[PassStats, ...]
+    peak_bytes: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the one object that `--json` prints."""
+        return {
+            "artifact": str(self.artifact),
+            "bytes": self.bytes,
+            "variants": [
+                {key: variant[key] for key in ("name", "backend", "device", "precision", "demands")}
+                for variant in self.manifest["variants"]
+            ],
+            "verification": self.manifest["evidence"]["verification"],
+            "stages": [
+                {"name": stage.name, "seconds": round(stage.seconds, 4)} for stage in self.stages
+            ],
+            "passes": self.manifest["passes"],
+            "fingerprint": self.manifest["source"]["fingerprint"],
+            "peak_bytes": self.peak_bytes,
+        }
+
+
+def compile_model(settings: CompileSettings, stages: Stages | None = None) -> CompileResult:
+    """Compile `settings.source` into `settings.output`.
+
+    Nothing appears under the final name before the artifact is complete, within its gates
+    and, unless verification is off, proven.
+
+    Raises:
+        LeptonError: Of the kind that says what is wrong; see the `errors` module of each
+            package for the trees.
+    """
+    stages = stages or Stages()
+    targets = _targets(settings)
+    backends = [find_backend(target) for target in targets]
+    with scratch_folder() as folder, stage_artifact(settings.output) as staged:
+        subject = _open_and_export(settings, stages)
+        with stages.stage("optimize", "rewrite the graph"):
+            passes = _rewrite(subject.model, settings, targets[0])
+        with stages.stage("build", f"build for {', '.join(settings.target)}"):
+            payloads = [
+                backend.build(subject.model, target, folder)
+                for backend, target in zip(backends, targets, strict=True)
+            ]
+        manifest = _manifest(subject.source, subject.model, payloads, passes)
+        results = _finish(settings, stages, subject, payloads, staged=staged, manifest=manifest)
+    return CompileResult(
+        artifact=settings.output,
+        bytes=settings.output.stat().st_size,
+        manifest=manifest,
+        results=results,
+        stages=tuple(stages.finished),
+        passes=passes,
+        peak_bytes=peak_bytes(),
+    )
+
+
+@dataclass(frozen=True)
+class _Subject:
+    """A source, the right answers, and its graph before and during the rewriting."""
+
+    source: Source
+    trials: tuple[Trial, ...]
+    exported: ExportedGraph
+    model: ir.Model
+
+
+def _open_and_export(settings: CompileSettings, stages: Stages) -> _Subject:
+    with stages.stage("load", "load the source"):
+        source = open_source(settings.source, inputs=settings.inputs)
+    with stages.stage("reference", "run the source at each shape"):
+        trials = reference_trials(source)
+    with stages.stage("export", "export to ONNX"):
+        exported = export(source, list(trials[0].expected), opset=settings.opset)
+    if source.graph is not None:
+        # The file's own graph stays as it is: it is the reference.
+        return _Subject(source, trials, exported, exported.model.clone())
+    with stages.stage("probe", "try other shapes on the export"):
+        probe_dimensions(exported.model, source, trials, settings.tolerance)
+    return _Subject(source, trials, exported, exported.model)
+
+
+def _finish(
+    settings: CompileSettings,
+    stages: Stages,
+    subject: _Subject,
+    payloads: Sequence[Payload],
+    *,
+    staged: StagedArtifact,
+    manifest: dict[str, Any],
+) -> tuple[TrialResult, ...]:
+    """Write the staged artifact, prove it, check the gates, and give it its name."""
+    with stages.stage("write", "write the artifact"):
+        sections, manifest["variants"] = pack(payloads)
+        staged.write(sections, manifest)
+    results: tuple[TrialResult, ...] = ()
+    if settings.verify:
+        with stages.stage("verify", "prove it in a process of its own"):
+            suspects = Suspects(
+                subject.source,
+                subject.exported,
+                subject.model,
+                _lowered(payloads),
+                settings.tolerance,
+            )
+            results = _prove(staged.readable_path, subject.trials, suspects)
+        manifest["evidence"]["verification"] = _verification(settings, subject.source, results)
+        staged.replace_manifest(manifest)
+    if settings.gate:
+        with stages.stage("gates", "check the gates"):
+            check_gates(
+                settings.gate,
+                staged.readable_path,
+                subject.source.inputs,
+                results,
+                name=str(settings.output),
+            )
+    with stages.stage("commit", "sync and rename"):
+        staged.commit()
+    return results
+
+
+def _targets(settings: CompileSettings) -> tuple[Target, ...]:
+    if len(set(settings.target)) != len(settings.target):
+        raise UnsupportedError(
+            f"a target is given twice: {', '.join(settings.target)}", fix="give each target once"
+        )
+    return tuple(
+        Target.parse(name, precision=settings.precision, require=settings.require)
+        for name in settings.target
+    )
+
+
+def _lowered(payloads: Sequence[Payload]) -> tuple[tuple[str, Callable[[], ir.Model]], ...]:
+    return tuple((payload.variant["backend"], payload.model) for payload in payloads)
+
+
+def _rewrite(model: ir.Model, settings: CompileSettings, target: Target) -> tuple[PassStats, ...]:
+    simplified = run_passes(model, (Simplify(),)) if settings.simplify else ()
+    return (*simplified, *optimize(model, target=target.name))
+
+
+def _manifest(
+    source: Source, model: ir.Model, payloads: Sequence[Payload], passes: Sequence[PassStats]
+) -> dict[str, Any]:
+    return {
+        "leptonc": metadata.version("leptonc"),
+        "name": source.name,
+        "signature": signature_of(model, source.axes),
+        "variants": [],
+        "source": {"kind": source.kind, "fingerprint": source.fingerprint},
+        "passes": [
+            {
+                "name": stats.name,
+                "counts": dict(stats.counts),
+                "nodes_before": stats.nodes_before,
+                "nodes_after": stats.nodes_after,
+            }
+            for stats in passes
+        ],
+        "evidence": {
+            "verification": {"verified": False, "reason": "switched off with --no-verify"},
+            "placement": {payload.variant["name"]: payload.placement for payload in payloads},
+            "tools": _tool_versions(),
+        },
+    }
+
+
+def _tool_versions() -> dict[str, str]:
+    versions = {"python": platform.python_version()}
+    for tool in TOOLS:
+        try:
+            versions[tool] = metadata.version(tool)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def _prove(artifact: str, trials: Sequence[Trial], suspects: Suspects) -> tuple[TrialResult, ...]:
+    results = run_trials(artifact, trials, suspects.tolerance)
+    for trial, result in zip(trials, results, strict=True):
+        if not result.passed:
+            raise verification_failed(trial, result, suspects)
+    return results
+
+
+def _verification(
+    settings: CompileSettings, source: Source, results: Sequence[TrialResult]
+) -> dict[str, Any]:
+    reference = (
+        "the source graph on ONNX Runtime, unoptimised"
+        if source.kind == "onnx"
+        else "the source module on PyTorch"
+    )
+    return {
+        "verified": True,
+        "reference": reference,
+        "tolerance": {
+            "sqnr_db": settings.tolerance.sqnr_db,
+            "relative": settings.tolerance.relative,
+        },
+        "trials": [result.to_json() for result in results],
+    }

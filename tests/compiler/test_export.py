@@ -1,0 +1,210 @@
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+import torch
+
+from leptonc.compiler.compare import Tolerance, compare_outputs
+from leptonc.compiler.dimensions import DynamicDim
+from leptonc.compiler.errors import BakedDimensionError, ExportError, ExportUnsupportedError
+from leptonc.compiler.export import LINE_KEY, export
+from leptonc.compiler.graph_runner import GraphRunner
+from leptonc.compiler.probe import probe_dimensions
+from leptonc.compiler.source import Source
+from leptonc.compiler.torch_reference import TorchReference
+from leptonc.compiler.user_code import line_of_trace
+from leptonc.compiler.verify import reference_trials
+
+BATCH = DynamicDim("batch", 1, 8)
+LENGTH = DynamicDim("length", 1, None)
+
+
+def source_of(forward, inputs, axes=None, *, weights=None):
+    class Net(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.embedding = torch.nn.Embedding(10, 4)
+            self.linear = torch.nn.Linear(4, 4)
+
+    Net.forward = forward
+    module = Net().eval()
+    arrays = {name: np.asarray(value) for name, value in inputs.items()}
+    return Source(
+        kind="recipe",
+        name="net",
+        inputs=arrays,
+        axes=axes or {},
+        reference=TorchReference(module),
+        fingerprint="0",
+        program=module,
+    )
+
+
+def exported(source):
+    return export(source, list(reference_trials(source)[0].expected))
+
+
+def assert_equal_everywhere(source, model):
+    runner = GraphRunner(model)
+    for trial in reference_trials(source):
+        for error in compare_outputs(trial.expected, runner(trial.inputs), Tolerance()):
+            assert error.problem is None, (trial.sizes, error)
+
+
+def test_names_and_dimensions_are_the_users(tmp_path):
+    def forward(self, mask, ids):
+        x = self.embedding(ids) * mask[..., None]
+        return {"embedding": self.linear(x), "pooled": (x.sum(1),), "gone": None}
+
+    ids = np.arange(6).reshape(1, 6)
+    axes = {name: {0: BATCH, 1: LENGTH} for name in ("ids", "mask")}
+    source = source_of(forward, {"mask": np.ones((1, 6), np.float32), "ids": ids}, axes)
+    result = exported(source)
+    graph = result.model.graph
+    assert [value.name for value in graph.inputs] == ["mask", "ids"]
+    assert [value.name for value in graph.outputs] == ["embedding", "pooled.0"]
+    assert [str(size) for size in graph.inputs[1].shape] == ["batch", "length"]
+    assert str(graph.outputs[0].shape[0]) == "batch"
+    assert not any(value.name == "embedding" for node in graph for value in node.outputs[1:])
+    assert_equal_everywhere(source, result.model)
+
+
+def test_an_input_that_is_an_output_and_an_output_given_twice():
+    def forward(self, x):
+        y = self.linear(x)
+        return {"x_again": x, "y": y, "y_again": y, "x_third": x}
+
+    source = source_of(forward, {"x": np.ones((2, 4), np.float32)}, {"x": {0: BATCH}})
+    model = exported(source).model
+    names = [value.name for value in model.graph.outputs]
+    assert names == ["x_again", "y", "y_again", "x_third"]
+    assert len({id(value) for value in (*model.graph.inputs, *model.graph.outputs)}) == 5
+    assert_equal_everywhere(source, model)
+
+
+def test_swapped_names_of_outputs_do_not_collide():
+    def forward(self, x):
+        return {"add": x * 2, "mul": x + 2}
+
+    source = source_of(forward, {"x": np.ones((2, 4), np.float32)})
+    model = exported(source).model
+    assert [value.name for value in model.graph.outputs] == ["add", "mul"]
+    assert_equal_everywhere(source, model)
+
+
+def test_a_name_that_is_a_weight_elsewhere():
+    def forward(self, x):
+        return {"linear.weight": self.linear(x), "linear.bias": x + self.linear.bias}
+
+    source = source_of(forward, {"x": np.ones((2, 4), np.float32)})
+    model = exported(source).model
+    assert [value.name for value in model.graph.outputs] == ["linear.weight", "linear.bias"]
+    assert_equal_everywhere(source, model)
+
+
+def test_each_node_knows_the_users_line_and_nothing_else():
+    def forward(self, x):
+        return torch.relu(x) + 1
+
+    model = exported(source_of(forward, {"x": np.ones((2, 4), np.float32)})).model
+    for node in model.graph:
+        assert node.metadata_props.keys() == {LINE_KEY}
+        assert "test_export.py" in node.metadata_props[LINE_KEY]
+    assert "/" not in str(ir.to_proto(model).metadata_props)
+
+
+def refused_control_flow(self, x):
+    if x.sum() > 0:
+        return x
+    return -x
+
+
+def refused_loop(self, x):
+    for _ in range(int(x.max().item())):
+        x = x + 1
+    return x
+
+
+@pytest.mark.parametrize("forward", [refused_control_flow, refused_loop])
+def test_a_module_that_cannot_be_traced_names_the_line(forward):
+    source = source_of(forward, {"x": np.ones((2, 4), np.float32)})
+    with pytest.raises(ExportError) as caught:
+        exported(source)
+    assert caught.value.exit_code == 3
+    assert "test_export.py" in (caught.value.where or "")
+    assert forward.__name__ in (caught.value.where or "")
+
+
+def test_a_size_that_the_module_fixes_is_named_with_its_line():
+    def forward(self, x):
+        y = x + 1
+        return y.reshape(2, -1)
+
+    source = source_of(forward, {"x": np.ones((2, 4), np.float32)}, {"x": {0: BATCH}})
+    with pytest.raises(BakedDimensionError, match="'batch'.*fixes it to 2") as caught:
+        export(source, ["output"])
+    assert "return y.reshape(2, -1)" in (caught.value.where or "")
+
+
+def test_an_operator_without_an_onnx_form_is_named_with_its_line():
+    def forward(self, x):
+        return torch.linalg.qr(x)[0]
+
+    source = source_of(forward, {"x": np.eye(4, dtype=np.float32)})
+    with pytest.raises(ExportUnsupportedError, match="linalg_qr") as caught:
+        exported(source)
+    assert caught.value.exit_code == 4
+    assert "torch.linalg.qr(x)" in (caught.value.where or "")
+
+
+def test_an_output_that_is_no_tensor_is_refused():
+    def forward(self, x):
+        return {"x": x, "count": 3}
+
+    with pytest.raises(ExportError, match="'count' is a int, not a tensor"):
+        reference_trials(source_of(forward, {"x": np.ones((2, 4), np.float32)}))
+
+
+BAKED = """<ir_version: 9, opset_import: ["" : 20]>
+g (float[batch, length] x) => (float[batch, length] output) {{
+    shape = Constant <value = int64[2] {{{shape}}}> ()
+    ones = ConstantOfShape <value = float[1] {{1.0}}> (shape)
+    product = Mul (x, ones)
+    output = Add (product, x)
+}}"""
+
+
+@pytest.mark.parametrize(
+    ("shape", "named"), [("2, 1", "'batch'"), ("1, 3", "'length'"), ("2, 3", "'batch'")]
+)
+def test_a_baked_dimension_is_found_by_running_other_shapes(shape, named):
+    def forward(self, x):
+        return x + x
+
+    axes = {"x": {0: BATCH, 1: LENGTH}}
+    source = source_of(forward, {"x": np.ones((2, 3), np.float32)}, axes)
+    graph = ir.from_onnx_text(BAKED.format(shape=shape))
+    with pytest.raises(BakedDimensionError, match=f"fixed dimension {named}"):
+        probe_dimensions(graph, source, reference_trials(source), Tolerance())
+
+
+def test_a_dynamic_graph_passes_the_probe():
+    def forward(self, x):
+        return x + x
+
+    axes = {"x": {0: BATCH, 1: LENGTH}}
+    source = source_of(forward, {"x": np.ones((2, 3), np.float32)}, axes)
+    graph = ir.from_onnx_text(BAKED.format(shape="1, 1"))
+    assert probe_dimensions(graph, source, reference_trials(source), Tolerance()) is None
+
+
+def test_the_users_line_is_preferred_to_a_librarys(tmp_path):
+    trace = (
+        f'File "{tmp_path}/net.py", line 3, in forward\n    return self.linear(x)\n'
+        'File "/x/site-packages/torch/nn/modules/linear.py", line 134, in forward\n    return F'
+    )
+    assert (
+        line_of_trace(trace, tmp_path) == f"{tmp_path}/net.py:3 in forward(): return self.linear(x)"
+    )
