@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from leptonc.runtime.artifact import Artifact, open_artifact
 from leptonc.runtime.dtypes import ELEMENT_TYPES
-from leptonc.runtime.initializers import declare_weights
+from leptonc.runtime.initializers import declaration, declare_weights
 from leptonc.runtime.manifest import Variant, Weight
 
 
@@ -28,8 +28,8 @@ def unpack(path: Path) -> dict[str, ir.Model]:
 
 def _with_weights(artifact: Artifact, variant: Variant, path: Path) -> ir.Model:
     declared = declare_weights(
-        ((weight.name, ELEMENT_TYPES[weight.dtype], weight.shape) for weight in variant.weights),
-        path.name,
+        declaration(weight, path.name, artifact.sections[weight.section].offset)
+        for weight in variant.weights
     )
     graph = bytes(artifact.view(variant.graph))
     model: ir.Model = ir.from_proto(onnx.ModelProto.FromString(graph + declared))

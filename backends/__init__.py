@@ -1,0 +1,32 @@
+"""Builds optimised graphs for engines."""
+
+from __future__ import annotations
+
+from leptonc.backends.base import Backend, Payload, Target
+from leptonc.backends.errors import UnsupportedTargetError
+from leptonc.backends.ort import OrtBackend
+
+BACKENDS: tuple[Backend, ...] = (OrtBackend(),)
+
+
+def find_backend(target: Target) -> Backend:
+    """Return the backend that builds for `target`.
+
+    Raises:
+        UnsupportedTargetError: There is none, or it lacks the device or precision.
+    """
+    for backend in BACKENDS:
+        if backend.name != target.backend:
+            continue
+        reason = backend.supports(target)
+        if reason is not None:
+            raise UnsupportedTargetError(reason, where=target.name, fix="use the target ort-cpu")
+        return backend
+    raise UnsupportedTargetError(
+        f"there is no backend {target.backend!r}",
+        where=target.name,
+        fix=f"use one of: {', '.join(backend.name for backend in BACKENDS)}",
+    )
+
+
+__all__ = ["BACKENDS", "Backend", "Payload", "Target", "find_backend"]

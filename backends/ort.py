@@ -1,0 +1,204 @@
+"""Builds for ONNX Runtime on CPU: its own optimiser runs here, in CI, and not at load.
+
+1. The graph goes to a file with external weights, so models over 2 GB are ordinary.
+2. ONNX Runtime's optimiser rewrites it up to the extended level. The last level rearranges
+   convolution weights for the instruction set of the machine it runs on; it runs at load,
+   which takes little, unless the target is this kind of machine (`require="native"`).
+3. The result is read back, put into canonical form, and opened as the runtime opens it; the
+   engine's own report says which provider took each node.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, ClassVar
+
+import onnx_ir as ir
+
+from leptonc.backends.base import Payload, Target
+from leptonc.backends.canonical import Detached, canonicalise
+from leptonc.backends.errors import BuildError, UnsupportedInterfaceError
+from leptonc.backends.ort_session import optimise, read_placement
+from leptonc.runtime.dtypes import ELEMENT_TYPES
+from leptonc.runtime.errors import UnsupportedError
+from leptonc.runtime.machine import instruction_sets
+from leptonc.runtime.ort import import_engine
+
+MAX_OPSET = 26
+MAX_IR = 13
+MIN_IR = 8
+INLINE_BYTES = 1024
+# Instruction sets that choose the block size and kernels of rearranged convolutions.
+LAYOUT_INSTRUCTIONS = ("avx", "avx2", "fma", "avx512f", "asimd")
+# SkipLayerNormalization is slower on CPU than the Add and LayerNormalization it replaces.
+SLOW_ON_CPU = ("SkipLayerNormFusion",)
+_NCHWC = "com.microsoft.nchwc"
+
+
+class OrtBackend:
+    """ONNX Runtime, CPU execution provider."""
+
+    name: ClassVar[str] = "ort"
+
+    def supports(self, target: Target) -> str | None:
+        """Return why this backend cannot build for `target`, or None when it can."""
+        if target.device != "cpu":
+            return f"the ort backend does not build for {target.device!r} yet"
+        if target.precision != "fp32":
+            return f"the ort backend does not build precision {target.precision!r} yet"
+        return None
+
+    def build(self, model: ir.Model, target: Target, workdir: Path) -> Payload:
+        """Build `model`, which stays as it is.
+
+        Args:
+            model: Weights may be in memory or external.
+            target: Device "cpu", precision "fp32".
+            workdir: Holds the weights; must outlive the payload.
+
+        Raises:
+            UnsupportedOperatorError: ONNX Runtime has no kernel for a node.
+            UnsupportedInterfaceError: An input or output is not a tensor of a NumPy type.
+            UnsupportedError: The opset is newer than ONNX Runtime reads.
+            PlacementError: A node did not land on the CPU provider.
+            BuildError: The optimiser changed the interface.
+        """
+        engine = import_engine()
+        source = _prepare(model)
+        _check_interface(source)
+        folder = workdir / target.name
+        folder.mkdir(parents=True, exist_ok=True)
+        convolutions = _has_chained_convolutions(source)
+        native = target.require == "native"
+        with _saved(source, folder) as path:
+            optimised = optimise(
+                engine,
+                source,
+                path,
+                folder / "optimised.onnx",
+                layout=native and convolutions,
+                disabled=SLOW_ON_CPU,
+                inline_bytes=INLINE_BYTES,
+            )
+        detached = canonicalise(ir.load(optimised), INLINE_BYTES)
+        check_same_interface(source, detached.model)
+        options = {"disabled_optimizers": ",".join(SLOW_ON_CPU), "optimize": "none"}
+        if convolutions and not native:
+            options["optimize"] = "layout"
+        placement = read_placement(engine, source, detached)
+        variant = _variant(target, detached, options, str(engine.__version__))
+        return Payload(variant, detached.graph, detached.weights, placement, detached.model)
+
+
+def _has_chained_convolutions(model: ir.Model) -> bool:
+    """Return whether rearranging pays: a lone convolution converts its input and output back."""
+    return sum(node.op_type == "Conv" for node in model.graph.all_nodes()) > 1
+
+
+def _prepare(model: ir.Model) -> ir.Model:
+    """Return a copy at versions that ONNX Runtime reads, without inputs that have defaults."""
+    opset = model.opset_imports.get("", 0)
+    if opset > MAX_OPSET:
+        raise UnsupportedError(
+            f"the graph is at opset {opset}; ONNX Runtime reads up to {MAX_OPSET}",
+            fix=f"export it at opset {MAX_OPSET} or lower",
+        )
+    copy = model.clone()
+    copy.ir_version = min(max(copy.ir_version or MIN_IR, MIN_IR), MAX_IR)
+    required = [v for v in copy.graph.inputs if v.name not in copy.graph.initializers]
+    copy.graph.inputs.clear()
+    copy.graph.inputs.extend(required)
+    return copy
+
+
+@contextmanager
+def _saved(model: ir.Model, folder: Path) -> Iterator[Path]:
+    """Write `model` with external weights; the files are gone afterwards."""
+    path, data = folder / "source.onnx", folder / "source.data"
+    values = [
+        value
+        for graph in model.graphs()
+        for value in graph.initializers.values()
+        if value.const_value is not None
+        and value.const_value.dtype != ir.DataType.STRING
+        and value.const_value.nbytes > INLINE_BYTES
+    ]
+    tensors = [value.const_value for value in values if value.const_value is not None]
+    written = ir.external_data.convert_tensors_to_external(tensors, folder, data.name)
+    for value, tensor in zip(values, written, strict=True):
+        value.const_value = tensor
+    try:
+        ir.save(model, path)
+        yield path
+    finally:
+        path.unlink(missing_ok=True)
+        data.unlink(missing_ok=True)
+
+
+def _check_interface(model: ir.Model) -> None:
+    for role, values in (("input", model.graph.inputs), ("output", model.graph.outputs)):
+        for value in values:
+            if not isinstance(value.type, ir.TensorType):
+                raise UnsupportedInterfaceError(
+                    f"the {role} {value.name!r} is {value.type or 'of unknown type'}; "
+                    "only tensors can cross the interface",
+                    where=str(value.name),
+                    fix="change the model so that it takes and returns tensors",
+                )
+            if element_name(value.type.dtype) is None:
+                raise UnsupportedInterfaceError(
+                    f"the {role} {value.name!r} has the type {value.type.dtype.name}, "
+                    "which NumPy does not have",
+                    where=str(value.name),
+                    fix="cast it inside the model, e.g. to float32 and back",
+                )
+
+
+def element_name(dtype: ir.DataType) -> str | None:
+    """Return how NumPy spells an ONNX type, or None when NumPy lacks it."""
+    for element in ELEMENT_TYPES.values():
+        if element.onnx == int(dtype):
+            return element.name if element.native else None
+    return None
+
+
+def check_same_interface(source: ir.Model, built: ir.Model) -> None:
+    """Refuse a result whose inputs or outputs are not those of the source.
+
+    Raises:
+        BuildError: Names, types or order differ.
+    """
+    for role, before, after in (
+        ("inputs", source.graph.inputs, built.graph.inputs),
+        ("outputs", source.graph.outputs, built.graph.outputs),
+    ):
+        wanted = [(value.name, value.dtype) for value in before]
+        found = [(value.name, value.dtype) for value in after]
+        if wanted != found:
+            raise BuildError(
+                f"ONNX Runtime's optimiser changed the {role} from {wanted} to {found}",
+                fix="please report this with the model",
+            )
+
+
+def _variant(
+    target: Target, detached: Detached, options: dict[str, str], version: str
+) -> dict[str, Any]:
+    nchwc = _NCHWC in detached.model.opset_imports
+    present = instruction_sets()
+    return {
+        "name": target.name,
+        "backend": target.backend,
+        "device": target.device,
+        "precision": target.precision,
+        "demands": {
+            "engine": "onnxruntime",
+            "engine_min": ".".join(version.split(".")[:2]),
+            "opset": detached.model.opset_imports.get("", 0),
+            "instructions": [name for name in LAYOUT_INSTRUCTIONS if nchwc and name in present],
+        },
+        "graph": f"{target.name}/graph",
+        "options": options,
+    }

@@ -1,0 +1,135 @@
+"""What is known of each value before the model runs: its element type and its dimensions.
+
+The shapes that a model file declares for its inner values are remarks: engines recompute them,
+and models whose inputs were edited by hand carry stale ones. Facts are therefore inferred by
+ONNX's own shape inference from what is enforced: the inputs of the graph and its constants.
+"""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+from onnx_ir.passes.common import ShapeInferencePass
+
+from leptonc.passes.constants import constant
+from leptonc.passes.graph import graphs
+
+Dims = tuple[int | None, ...]
+
+# Tensors up to this many bytes are shown to the inference: they may be shapes.
+_SHAPE_BYTES = 1000
+
+
+class Facts:
+    """Element types and dimensions; a dimension that is not known is None."""
+
+    def __init__(self, *, declared: bool = True) -> None:
+        """Know nothing yet.
+
+        Args:
+            declared: Believe the declared element type of a value of which nothing else is
+                known. Not in functions, which each call may give other types.
+        """
+        self._declared = declared
+        self._dims: dict[ir.Value, Dims] = {}
+        self._dtypes: dict[ir.Value, ir.DataType] = {}
+
+    def learn(self, value: ir.Value, like: ir.Value) -> None:
+        """Record for `value` what the types and shapes of `like`, an equal value, say."""
+        if like.shape is not None:
+            self._dims[value] = tuple(
+                size if isinstance(size, int) and size >= 0 else None for size in like.shape
+            )
+        if isinstance(like.type, ir.TensorType):
+            self._dtypes[value] = like.type.dtype
+
+    def carry(self, old: ir.Value, new: ir.Value) -> None:
+        """Record that `new` holds what `old` held."""
+        if old in self._dims:
+            self._dims.setdefault(new, self._dims[old])
+        if old in self._dtypes:
+            self._dtypes.setdefault(new, self._dtypes[old])
+
+    def dims(self, value: ir.Value | None) -> Dims | None:
+        """Return the dimensions of `value`, or None when even its rank is not known."""
+        if value is None:
+            return None
+        tensor = constant(value)
+        if tensor is not None:
+            return tuple(int(size) for size in tensor.shape.numpy())
+        return self._dims.get(value)
+
+    def static(self, value: ir.Value | None) -> tuple[int, ...] | None:
+        """Return the dimensions of `value` when all are known."""
+        dims = self.dims(value)
+        if dims is None or any(size is None for size in dims):
+            return None
+        return tuple(size for size in dims if size is not None)
+
+    def rank(self, value: ir.Value | None) -> int | None:
+        """Return the number of dimensions of `value`, if known."""
+        dims = self.dims(value)
+        return None if dims is None else len(dims)
+
+    def dtype(self, value: ir.Value | None) -> ir.DataType | None:
+        """Return the element type of a tensor; None for sequences, optionals and unknowns."""
+        if value is None:
+            return None
+        tensor = constant(value)
+        if tensor is not None:
+            return tensor.dtype
+        if value in self._dtypes:
+            return self._dtypes[value]
+        declared = self._declared and isinstance(value.type, ir.TensorType)
+        return value.dtype if declared else None
+
+
+def infer_facts(model: ir.Model) -> Facts:
+    """Infer the facts of the main graph and its subgraphs; `model` is left unchanged.
+
+    Nothing is known of values in functions: each call may bring other shapes.
+    """
+    facts = Facts()
+    twin = model.clone()
+    _forget_declarations(twin)
+    _hide_large_tensors(twin)
+    ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(twin)
+    for graph, twin_graph in zip(graphs(model.graph), graphs(twin.graph), strict=True):
+        for value, other in zip(graph.inputs, twin_graph.inputs, strict=True):
+            facts.learn(value, other)
+        for node, twin_node in zip(graph, twin_graph, strict=True):
+            for value, other in zip(node.outputs, twin_node.outputs, strict=True):
+                facts.learn(value, other)
+    return facts
+
+
+def _forget_declarations(model: ir.Model) -> None:
+    """Drop declared inner shapes, and part with the types that the twin shares with the model."""
+    for graph in graphs(model.graph):
+        inner_inputs = graph.inputs if graph is not model.graph else ()
+        for value in (*inner_inputs, *(output for node in graph for output in node.outputs)):
+            value.shape = None
+            if isinstance(value.type, ir.TensorType):
+                value.type = ir.TensorType(value.type.dtype)
+
+
+def _hide_large_tensors(model: ir.Model) -> None:
+    """Replace the data of large tensors by a reference that the inference does not follow."""
+    for graph in graphs(model.graph):
+        for value in graph.initializers.values():
+            if value.const_value is not None:
+                value.const_value = _hidden(value.const_value)
+        for node in graph:
+            for name, attribute in list(node.attributes.items()):
+                if attribute.type == ir.AttributeType.TENSOR and not attribute.is_ref():
+                    hidden = _hidden(attribute.as_tensor())
+                    if hidden is not attribute.value:
+                        node.attributes[name] = ir.AttrTensor(name, hidden)
+
+
+def _hidden(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
+    if tensor.nbytes <= _SHAPE_BYTES:
+        return tensor
+    shape = ir.Shape(tensor.shape.numpy())
+    return ir.ExternalTensor(
+        "hidden", 0, tensor.nbytes, tensor.dtype, shape=shape, name=tensor.name or ""
+    )

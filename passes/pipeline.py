@@ -1,0 +1,91 @@
+"""Runs passes one after the other over a graph that is valid before and after each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import onnx_ir as ir
+
+from leptonc.passes.base import Pass, PassStats
+from leptonc.passes.errors import ModelError, PassError, PassRefusedError
+from leptonc.passes.graph import all_nodes
+from leptonc.passes.validity import Interface, find_problem
+
+STAMP = "leptonc.pass"
+
+_Fingerprint = tuple[str, str, tuple[ir.Value | None, ...], tuple[ir.Attr, ...]]
+
+
+def run_passes(model: ir.Model, passes: Sequence[Pass]) -> tuple[PassStats, ...]:
+    """Run `passes` in order on `model`, in place.
+
+    A node that a pass created or changed carries the name of the last such pass in
+    `metadata_props["leptonc.pass"]`, so that a difference can be traced to it.
+
+    Raises:
+        ModelError: `model` is invalid before the first pass.
+        PassRefusedError: A pass cannot run on this model.
+        PassError: A pass left an invalid graph or changed its interface.
+    """
+    _check_entry(model)
+    interface = Interface.of(model.graph)
+    results: list[PassStats] = []
+    for step in passes:
+        reason = step.requires(model)
+        if reason is not None:
+            raise PassRefusedError(f"pass {step.name!r} cannot run on this model: {reason}")
+        before = {node: _fingerprint(node) for node in all_nodes(model)}
+        stats = step.run(model)
+        _check_exit(model, step.name, interface)
+        if stats.changed:
+            _stamp(model, step.name, before)
+        results.append(stats)
+    return tuple(results)
+
+
+def _check_entry(model: ir.Model) -> None:
+    problem = find_problem(model)
+    if problem is not None:
+        raise ModelError(
+            f"the model is not valid ONNX: {problem.what}",
+            where=problem.where,
+            fix="check the file with onnx.checker.check_model, or export it again",
+        )
+
+
+def _check_exit(model: ir.Model, name: str, interface: Interface) -> None:
+    problem = find_problem(model)
+    if problem is not None:
+        raise PassError(
+            f"pass {name!r} left an invalid graph: {problem.what}",
+            where=problem.where,
+            fix="this is a bug in leptonc: please report it with the model",
+        )
+    after = Interface.of(model.graph)
+    for kind, old, new in (
+        ("inputs", interface.inputs, after.inputs),
+        ("outputs", interface.outputs, after.outputs),
+    ):
+        if old != new:
+            raise PassError(
+                f"pass {name!r} changed the {kind} of the graph",
+                where=f"before {old}, after {new}",
+                fix="this is a bug in leptonc: please report it with the model",
+            )
+
+
+def _fingerprint(node: ir.Node) -> _Fingerprint:
+    return node.op_type, node.domain, tuple(node.inputs), tuple(node.attributes.values())
+
+
+def _stamp(model: ir.Model, name: str, before: dict[ir.Node, _Fingerprint]) -> None:
+    for node in all_nodes(model):
+        old = before.get(node)
+        if old is None or _differs(old, _fingerprint(node)):
+            node.metadata_props[STAMP] = name
+
+
+def _differs(old: _Fingerprint, new: _Fingerprint) -> bool:
+    if old[:2] != new[:2] or len(old[2]) != len(new[2]) or len(old[3]) != len(new[3]):
+        return True
+    return any(a is not b for part in (2, 3) for a, b in zip(old[part], new[part], strict=True))
