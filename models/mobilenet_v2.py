@@ -1,0 +1,34 @@
+"""MobileNetV2 (width 1.0, 3.5 million parameters) with seeded random weights."""
+
+from __future__ import annotations
+
+import torch
+from dev_extra import dev_extra
+from image_classifier import ImageClassifier, image_axes, image_inputs
+from random_weights import perturb_constants, seeded, settle_batch_norms
+from torch import nn
+
+CLASSES = 1000
+
+
+def build() -> nn.Module:
+    """Return the classifier, in eval mode, with the same weights every time."""
+    with dev_extra():
+        from transformers import MobileNetV2Config, MobileNetV2ForImageClassification
+    with seeded(0):
+        config = MobileNetV2Config()
+        config.num_labels = CLASSES
+        classifier = ImageClassifier(MobileNetV2ForImageClassification(config))
+        perturb_constants(classifier)
+        settle_batch_norms(classifier, **image_inputs(batch=8, size=96))
+    return classifier.eval()
+
+
+def example_inputs() -> dict[str, torch.Tensor]:
+    """Return two images of 224 x 224."""
+    return image_inputs()
+
+
+def dynamic_shapes() -> dict[str, dict[int, tuple[str, int, int]]]:
+    """Return the dynamic axis: batch."""
+    return image_axes()

@@ -1,0 +1,36 @@
+"""ViT-base (patches of 16 pixels, 87 million parameters) with seeded random weights."""
+
+from __future__ import annotations
+
+import torch
+from dev_extra import dev_extra
+from image_classifier import ImageClassifier, image_axes, image_inputs
+from random_weights import perturb_constants, seeded
+from torch import nn
+
+CLASSES = 1000
+
+
+def build() -> nn.Module:
+    """Return the classifier, in eval mode, with the same weights every time."""
+    with dev_extra():
+        from transformers import ViTConfig, ViTForImageClassification
+    with seeded(0):
+        config = ViTConfig()
+        config.num_labels = CLASSES
+        vit = ViTForImageClassification(config)
+        # The other implementations export a guard around each Softmax that engines cannot fuse.
+        vit.set_attn_implementation("eager")
+        classifier = ImageClassifier(vit)
+        perturb_constants(classifier)
+    return classifier.eval()
+
+
+def example_inputs() -> dict[str, torch.Tensor]:
+    """Return two images of 224 x 224."""
+    return image_inputs()
+
+
+def dynamic_shapes() -> dict[str, dict[int, tuple[str, int, int]]]:
+    """Return the dynamic axis: batch."""
+    return image_axes()
