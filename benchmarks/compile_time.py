@@ -24,7 +24,8 @@ verification included; their ratio is the median over the runs of ours divided b
 run. *Export alone* is the export in a process that does nothing else and uses nothing of leptonc.
 Memory is the largest that the process and its children occupied together (proportional set size, in
 MB of 1,000,000 bytes): *peak* when compiling, *exporter's* when exporting alone and saving one
-file. *Factor* is (peak - exporter's) / weights, which may be 2.5 at most."""
+file. *Factor* is (peak - exporter's) / weights, which may be 2.5 at most; where the weights are
+smaller than the libraries that a process loads, it says nothing."""
 
 
 def main() -> None:

@@ -85,4 +85,4 @@ def _processor() -> str:
 
 def megabytes(count: float) -> str:
     """Return a number of bytes as text, in units of 1,000,000."""
-    return f"{count / 1e6:,.0f}"
+    return f"{count / 1e6:,.1f}" if count < 1e7 else f"{count / 1e6:,.0f}"

@@ -43,12 +43,11 @@ def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     missing = [name for name in ("click", "rich") if find_spec(name) is None]
     if missing:
-        print(  # noqa: T201 - rich, which prints everything else, may be what is missing
+        sys.stderr.write(
             f"leptonc: {' and '.join(missing)} is not installed; the command line needs the "
             "extra `compile`\n  fix:   pip install 'leptonc[compile]'\n"
             "  note:  loading an artifact needs no extra but the engine: "
-            "from leptonc.runtime import load",
-            file=sys.stderr,
+            "from leptonc.runtime import load\n"
         )
         return ENVIRONMENT
     signal.signal(signal.SIGTERM, _terminate)
@@ -57,7 +56,11 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _terminate(number: int, frame: FrameType | None) -> None:
     del number, frame
-    raise SystemExit(TERMINATED)
+    raise _TerminatedError
+
+
+class _TerminatedError(KeyboardInterrupt):
+    """SIGTERM: unwinds like Ctrl-C, so that nothing is left behind."""
 
 
 def _run(arguments: list[str]) -> int:
@@ -72,9 +75,12 @@ def _run(arguments: list[str]) -> int:
     except click.UsageError as error:
         error.show()
         return USAGE
-    except (click.Abort, KeyboardInterrupt):
-        _report(arguments, "interrupted: nothing was written", INTERRUPTED)
-        return INTERRUPTED
+    except (click.Abort, KeyboardInterrupt) as stop:
+        # click turns whatever interrupted a command into an Abort.
+        terminated = isinstance(stop.__cause__ or stop, _TerminatedError)
+        code = TERMINATED if terminated else INTERRUPTED
+        _report(arguments, "interrupted: nothing was written", code)
+        return code
     except SystemExit as done:
         return done.code if isinstance(done.code, int) else BUG
     except LeptonError as error:

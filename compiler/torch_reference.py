@@ -146,7 +146,7 @@ def hash_weights(module: torch.nn.Module, digest: hashlib._Hash) -> int:
         digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}".encode())
         flat = tensor.detach().cpu().contiguous().reshape(-1)
         if flat.numel():
-            digest.update(memoryview(flat.view(torch.uint8).numpy()))
+            digest.update(flat.view(torch.uint8).numpy().data)
         if tensor.data_ptr() not in seen:
             seen.add(tensor.data_ptr())
             total += tensor.numel() * tensor.element_size()

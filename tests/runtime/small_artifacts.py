@@ -13,7 +13,7 @@ import onnx_ir as ir
 
 from leptonc.backends import Target, find_backend
 from leptonc.backends.pack import pack
-from leptonc.runtime.artifact import stage_artifact
+from leptonc.runtime.artifact import SectionData, stage_artifact
 from leptonc.runtime.layout import CHUNK
 
 BATCH = {"name": "batch", "min": 1, "max": 8}
@@ -83,10 +83,11 @@ def build(
     inputs: list[dict[str, Any]],
     outputs: list[dict[str, Any]],
     workdir: Path,
-    change: Callable[[dict[str, Any]], None] | None = None,
+    change: Callable[[dict[str, Any]], object] | None = None,
+    require: str | None = None,
 ) -> Path:
     """Compile `model` for ONNX Runtime and write it; `change` may edit the variant's entry."""
-    target = Target.parse("ort-cpu")
+    target = Target.parse("ort-cpu", require=require)
     sections, variants = pack([find_backend(target).build(model, target, workdir)])
     if change is not None:
         change(variants[0])
@@ -123,7 +124,7 @@ def linear_with(tmp_path: Path, change: Callable[[dict[str, Any]], object]) -> P
         [spec("x", "float32", BATCH, 32)],
         [spec("y", "float32", BATCH, 16)],
         tmp_path / "work",
-        change=lambda variant: (change(variant), None)[1],
+        change=change,
     )
 
 
@@ -202,3 +203,37 @@ class RawArtifact:
 
 def canonical(value: Any) -> bytes:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+# The smallest valid manifest, canonical.
+TINY: dict[str, Any] = {
+    "leptonc": "0",
+    "name": "n",
+    "signature": {"inputs": [], "outputs": [{"dtype": "bool", "name": "y", "shape": []}]},
+    "variants": [
+        {
+            "backend": "ort",
+            "demands": {"engine": "e", "engine_min": "1", "instructions": [], "opset": 1},
+            "device": "cpu",
+            "graph": "g",
+            "name": "v",
+            "options": {},
+            "precision": "fp32",
+            "weights": [],
+        }
+    ],
+}
+
+
+def section(name: str, data: bytes, *, pieces: int = 1) -> SectionData:
+    size = -(-len(data) // pieces) or 1
+    return SectionData(
+        name, len(data), lambda: (data[i : i + size] for i in range(0, len(data), size))
+    )
+
+
+def write(path: Path, sections: list[SectionData], manifest: dict[str, Any]) -> bytes:
+    with stage_artifact(path) as staged:
+        staged.write(sections, manifest)
+        assert staged.commit() == path.stat().st_size
+    return path.read_bytes()

@@ -62,6 +62,17 @@ def test_a_file_is_read_in_place(convolution: Path) -> None:
     check(session)
 
 
+def test_convolutions_rearranged_in_advance_give_the_same_answers(tmp_path: Path) -> None:
+    path = build(
+        tmp_path / "m.lepton", parse(CONV, weights()), INPUTS, OUTPUTS, tmp_path, require="native"
+    )
+    session = load(path)
+    variant = session.manifest["variants"][0]
+    assert variant["options"]["optimize"] == "none"
+    assert variant["demands"]["instructions"]
+    check(session)
+
+
 def test_a_symbolic_link_is_followed(convolution: Path, tmp_path: Path) -> None:
     link = tmp_path / "elsewhere" / "model.lepton"
     link.parent.mkdir()
@@ -138,10 +149,12 @@ def test_an_address_in_a_graph_is_refused(linear: Path, tmp_path: Path) -> None:
         ort.open_session(engine, graph, {}, ort.session_options(engine), {})
 
 
-def test_an_unknown_file_in_a_graph_is_an_engine_error(convolution: Path) -> None:
+def test_an_unknown_file_in_a_graph_is_an_engine_error(
+    convolution: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with open_artifact(convolution) as artifact:
         engine = ort.import_engine()
-        artifact.current_path = lambda: "/gone/model.lepton"  # type: ignore[method-assign]
+        monkeypatch.setattr(artifact, "current_path", lambda: "/gone/model.lepton")
         with pytest.raises(EngineError, match="cannot load the graph"):
             ort.OrtEngine(
                 engine, artifact, artifact.manifest.variants[0], threads=1, spinning=False

@@ -103,9 +103,3 @@ def test_the_module_explains_failures_without_a_traceback(
     assert message in done.stderr
     assert "Traceback" not in done.stderr
     assert sorted(tmp_path.iterdir()) == before
-
-
-def test_an_artifact_error_is_what_load_raises_for_any_damage(linear: Path) -> None:
-    linear.write_bytes(linear.read_bytes()[:-1])
-    with pytest.raises(ArtifactError, match="the file is truncated"):
-        load(linear)

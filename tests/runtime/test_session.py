@@ -16,6 +16,7 @@ from small_artifacts import build, expected, linear_weights, linear_with, parse,
 
 import leptonc.runtime
 from leptonc.runtime import (
+    ArtifactError,
     EngineError,
     EngineMissingError,
     InputError,
@@ -336,3 +337,9 @@ def test_text_crosses_the_interface(given: np.ndarray, tmp_path: Path) -> None:
     assert session(x=given)["y"].tolist() == ["a", "bc"]
     with pytest.raises(InputError, match="text|contiguous"):
         session.bind({"x": given})
+
+
+def test_an_artifact_error_is_what_load_raises_for_any_damage(linear: Path) -> None:
+    linear.write_bytes(linear.read_bytes()[:-1])
+    with pytest.raises(ArtifactError, match="the file is truncated"):
+        load(linear)
