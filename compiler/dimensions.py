@@ -17,6 +17,7 @@ from leptonc.compiler.errors import RecipeError
 
 # A dynamic dimension that is never tried beyond this size grows no further than this in probes.
 PROBE_GROWTH = 3
+LARGEST_BOUND = 1 << 62
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,9 @@ def parse_dynamic_axes(declared: object, inputs: Mapping[str, np.ndarray]) -> Dy
     Args:
         declared: `{input: {axis: "name" | ("name", min, max)}}`.
         inputs: The example inputs by name.
+
+    Returns:
+        The dynamic dimensions; one whose bounds are equal is static and left out.
 
     Raises:
         RecipeError: An unknown input, an axis out of range, bounds that make no sense or do
@@ -71,7 +75,8 @@ def parse_dynamic_axes(declared: object, inputs: Mapping[str, np.ndarray]) -> Dy
                 raise RecipeError(f"no such axis; the example has shape {list(shape)}", where=where)
             dim = _parse_dim(spec, where)
             _check_dim(dim, shape[axis], known, where)
-            axes.setdefault(name, {})[axis] = dim
+            if dim.min != dim.max:
+                axes.setdefault(name, {})[axis] = dim
     return axes
 
 
@@ -87,6 +92,12 @@ def _parse_dim(spec: object, where: str) -> DynamicDim:
         raise RecipeError(f"the lower bound {low!r} is not a positive integer", where=where)
     if high is not None and (isinstance(high, bool) or not isinstance(high, int) or high < low):
         raise RecipeError(f"the upper bound {high!r} is below the lower bound {low}", where=where)
+    if max(low, high or 0) > LARGEST_BOUND:
+        raise RecipeError(
+            f"the bounds {low!r} and {high!r} exceed any size",
+            where=where,
+            fix="leave the dimension unbounded: None as its upper bound",
+        )
     return DynamicDim(name, low, high)
 
 

@@ -18,7 +18,7 @@ from leptonc.compiler.diagnose import Suspects, verification_failed
 from leptonc.compiler.export import ExportedGraph, export
 from leptonc.compiler.gates import check_gates
 from leptonc.compiler.interface import signature_of
-from leptonc.compiler.probe import probe_dimensions
+from leptonc.compiler.probe import probe_dimensions, require_repeatable
 from leptonc.compiler.settings import CompileSettings
 from leptonc.compiler.source import Source, open_source
 from leptonc.compiler.stages import Stage, Stages, peak_bytes
@@ -235,6 +235,7 @@ def _prove(artifact: str, trials: Sequence[Trial], suspects: Suspects) -> tuple[
     results = run_trials(artifact, trials, suspects.tolerance)
     for trial, result in zip(trials, results, strict=True):
         if not result.passed:
+            require_repeatable(suspects.source, trials[0])
             raise verification_failed(trial, result, suspects)
     return results
 

@@ -15,30 +15,19 @@ import numpy as np
 import onnx_ir as ir
 import torch
 
-from leptonc.compiler.arrays import Arrays
-from leptonc.compiler.dimensions import (
-    DynamicAxes,
-    example_sizes,
-    named_dims,
-    resize_inputs,
-)
+from leptonc.compiler.dimensions import DynamicAxes
 from leptonc.compiler.errors import (
     BakedDimensionError,
     ExportError,
     ExportUnsupportedError,
 )
 from leptonc.compiler.source import Source
-from leptonc.compiler.torch_reference import as_tensors
-from leptonc.compiler.user_code import line_of_error, line_of_trace, watched_sizes
-from leptonc.runtime.errors import LeptonError
+from leptonc.compiler.trace import trace
+from leptonc.compiler.user_code import line_of_error, line_of_trace
 
 DEFAULT_OPSET = 20
 LINE_KEY = "leptonc.line"
 _TRACE_KEY = "pkg.torch.onnx.stack_trace"
-_SPECIALISED = re.compile(
-    r"marked (\w+) as dynamic but your code specialized it to be a constant \((\d+)\)"
-)
-_RELATED = re.compile(r"^\s+(\w+) = (.+)$", re.MULTILINE)
 _MISSING = re.compile(
     r"No (?:ONNX function|decompositions?)[^<]*(?:<OpOverload\(op=')?([\w.]+\.[\w.]+)"
 )
@@ -75,9 +64,16 @@ def export(source: Source, output_names: list[str], *, opset: int = DEFAULT_OPSE
     """
     if source.graph is not None:
         return ExportedGraph(source.graph)
+    shared = [name for name in output_names if name in source.inputs]
+    if shared:
+        raise ExportError(
+            f"an input and an output of the module are both named {shared[0]!r}",
+            where=source.name,
+            fix="give the output another key in the dict that forward() returns",
+        )
     program = source.program
     if isinstance(program, torch.nn.Module):
-        program = _trace(program, source)
+        program = trace(program, source)
     if program is None:
         raise ExportError("the source holds neither a module nor a graph", where=source.name)
     onnx_program = _translate(program, opset, source.user_code)
@@ -87,63 +83,6 @@ def export(source: Source, output_names: list[str], *, opset: int = DEFAULT_OPSE
     _strip_metadata(model, source.user_code)
     _own_layout(model)
     return ExportedGraph(model, onnx_program.exported_program, renamed)
-
-
-def _trace(module: torch.nn.Module, source: Source) -> torch.export.ExportedProgram:
-    inputs = _traceable_inputs(source.inputs, source.axes)
-    dims = {
-        name: torch.export.Dim(name, min=dim.min, max=dim.max)
-        for name, dim in named_dims(source.axes).items()
-    }
-    shapes = {
-        name: {axis: dims[dim.name] for axis, dim in source.axes.get(name, {}).items()}
-        for name in inputs
-    }
-    with watched_sizes(source.user_code) as lines:
-        try:
-            return torch.export.export(
-                module, (), as_tensors(inputs), dynamic_shapes=shapes, strict=False
-            )
-        except LeptonError:
-            raise
-        except Exception as error:
-            raise _trace_error(error, source, lines) from error
-
-
-def _traceable_inputs(inputs: Arrays, axes: DynamicAxes) -> Arrays:
-    """Enlarge dynamic dimensions of size 1, which torch.export would take for constants."""
-    sizes = example_sizes(inputs, axes)
-    for name, dim in named_dims(axes).items():
-        sizes[name] = dim.clamp(max(sizes[name], 2))
-    return resize_inputs(inputs, axes, sizes)
-
-
-def _trace_error(error: Exception, source: Source, lines: list[str]) -> ExportError:
-    text = str(error)
-    fixed = _SPECIALISED.search(text)
-    if fixed:
-        name, size = fixed.groups()
-        return BakedDimensionError(
-            f"dimension {name!r} is declared dynamic, but the module fixes it to {size}",
-            where=lines[-1] if lines else source.name,
-            fix=f"compute with x.shape[axis] instead of a number, or leave {name!r} out of "
-            "dynamic_shapes()",
-        )
-    if "onstraints violated" in text:
-        wanted = ", ".join(f"{name} = {value}" for name, value in _RELATED.findall(text))
-        return BakedDimensionError(
-            "the module restricts its dynamic dimensions further than dynamic_shapes() says"
-            + (f": {wanted}" if wanted else ""),
-            where=lines[-1] if lines else source.name,
-            fix="narrow the bounds in dynamic_shapes() to what the module accepts",
-        )
-    first = next((line for line in text.splitlines() if line.strip()), type(error).__name__)
-    return ExportError(
-        f"torch.export refuses the module: {type(error).__name__}: {first.strip()}",
-        where=line_of_error(error, source.user_code) or source.name,
-        fix="values of tensors cannot decide the control flow or the shapes of an exported "
-        "module: use torch.where or torch.cond at that line; --debug shows PyTorch's report",
-    )
 
 
 def _translate(

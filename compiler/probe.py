@@ -1,4 +1,8 @@
-"""Run an exported graph at further shapes, because exporters bake dimensions in silently."""
+"""Run an exported graph at further shapes, because exporters bake dimensions in silently.
+
+A module that answers differently each time is told apart here: without that, its noise would
+be blamed on the exporter.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,7 @@ import onnx_ir as ir
 
 from leptonc.compiler.compare import OutputError, Tolerance, compare_outputs
 from leptonc.compiler.dimensions import example_sizes, resize_inputs
-from leptonc.compiler.errors import BakedDimensionError
+from leptonc.compiler.errors import BakedDimensionError, ExportError
 from leptonc.compiler.graph_runner import GraphRunner
 from leptonc.compiler.source import Source
 from leptonc.compiler.verify import Trial
@@ -21,6 +25,8 @@ def probe_dimensions(
     """Compare the exported graph with the module at every trial but the example's own.
 
     Raises:
+        ExportError: The module does not answer the same twice, or the graph is wrong already
+            at the example's own shape.
         BakedDimensionError: The graph fails or answers differently at another shape; the
             error names the dimension that makes it do so by itself.
     """
@@ -32,6 +38,14 @@ def probe_dimensions(
         problem = _problem(runner, trial, tolerance)
         if problem is None:
             continue
+        require_repeatable(source, trials[0])
+        at_example = _problem(runner, trials[0], tolerance)
+        if at_example is not None:
+            raise ExportError(
+                f"the exported graph does not compute what the module does ({at_example})",
+                where=source.name,
+                fix="write that part of the module with other operators, and report this",
+            )
         names = [name for name in trial.sizes if trial.sizes[name] != example[name]]
         guilty = _guilty(runner, source, trial.sizes, names, tolerance)
         sizes = ", ".join(f"{name}={trial.sizes[name]}" for name in guilty)
@@ -42,6 +56,24 @@ def probe_dimensions(
             fix="compute with x.shape[axis] instead of a number in the module, or leave the "
             "dimension out of dynamic_shapes()",
         )
+
+
+def require_repeatable(source: Source, trial: Trial) -> None:
+    """Run the source on `trial` again and compare, bit by bit.
+
+    Raises:
+        ExportError: The answers differ.
+    """
+    again = source.reference(trial.inputs)
+    for name, array in trial.expected.items():
+        if array.tobytes() != again[name].tobytes():
+            raise ExportError(
+                f"the module does not answer the same twice: output {name!r} differs for the "
+                "same inputs",
+                where=source.name,
+                fix="a compiled model is a function of its inputs: take random numbers and what "
+                "is remembered from call to call out of forward(), or make them inputs",
+            )
 
 
 def _problem(runner: GraphRunner, trial: Trial, tolerance: Tolerance) -> str | None:

@@ -80,6 +80,7 @@ def recheck(
         fingerprint = session.manifest["source"]["fingerprint"]
     if source is None:
         return Recheck(artifact, variant, compared=False, same_source=None, results=())
+    from leptonc.compiler.probe import require_repeatable
     from leptonc.compiler.source import open_source
     from leptonc.compiler.stages import Stages
     from leptonc.compiler.verify import reference_trials, run_trials
@@ -93,6 +94,7 @@ def recheck(
     for trial, result in zip(trials, results, strict=True):
         if not result.passed:
             with stages.stage("diagnose", "look for the first difference"):
+                require_repeatable(opened, trials[0])
                 error = _explain(artifact, opened, trial, result, tolerance)
             if fingerprint != opened.fingerprint:
                 error.fix = "this is not the source it was compiled from: fingerprints differ"

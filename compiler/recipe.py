@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import importlib.util
+import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -23,6 +24,7 @@ import torch
 from leptonc.compiler.arrays import load_arrays
 from leptonc.compiler.dimensions import parse_dynamic_axes
 from leptonc.compiler.errors import RecipeError, SourceError
+from leptonc.compiler.module_check import require_plain_module
 from leptonc.compiler.source import Source, hash_file, require_file
 from leptonc.compiler.torch_reference import TorchReference, example_arrays, hash_weights
 from leptonc.runtime.errors import LeptonError
@@ -46,11 +48,7 @@ def open_recipe(spec: str, inputs: Path | None) -> Source:
     """
     recipe, origin = _load(spec)
     with _import_path(origin.parent if origin else Path.cwd()):
-        module = _call(recipe, "build", spec)
-        if not isinstance(module, torch.nn.Module):
-            raise RecipeError(
-                f"build() returned {type(module).__name__}, not a torch.nn.Module", where=spec
-            )
+        module = require_plain_module(_call(recipe, "build", spec), spec)
         module.eval()
         example = load_arrays(inputs) if inputs else None
         if example is None:
@@ -170,9 +168,10 @@ def _user_errors(what: str, spec: str) -> Iterator[None]:
     """Turn whatever the user's code raises into one error that names their line."""
     try:
         yield
-    except LeptonError:
+    except (LeptonError, KeyboardInterrupt):
         raise
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
+        # Extensions raise what is no Exception (a panic in Rust), and sys.exit() does too.
         raise RecipeError(
             f"{what}: {type(error).__name__}: {error}",
             where=_last_line(error, spec),
@@ -194,11 +193,14 @@ def _last_line(error: BaseException, spec: str) -> str:
 
 @contextmanager
 def _import_path(folder: Path) -> Iterator[None]:
-    """Let a recipe import the files beside it, while it is being loaded and called."""
+    """Let a recipe import the files beside it, and stay in our folder when it leaves for another."""
     entry = str(folder)
+    here = Path.cwd()
     sys.path.insert(0, entry)
     try:
         yield
     finally:
+        # The user's paths on the command line are relative to where the command was started.
+        os.chdir(here)
         if entry in sys.path:
             sys.path.remove(entry)

@@ -47,16 +47,37 @@ def as_array(name: str, tensor: torch.Tensor) -> np.ndarray:
     """Return the values of `tensor` as a NumPy array.
 
     Raises:
-        SourceError: NumPy has no such dtype (bfloat16, float8).
+        SourceError: It holds no plain values, or values that no array can carry into or out
+            of a model (bfloat16, float8, complex).
     """
+    if tensor.layout != torch.strided or tensor.is_meta:
+        kind = "meta" if tensor.is_meta else str(tensor.layout).removeprefix("torch.")
+        raise SourceError(
+            f"{name!r} is a {kind} tensor, not a dense one with values",
+            where=name,
+            fix="use dense tensors on the CPU at the edge of the model",
+        )
+    dense = tensor.detach().cpu().contiguous().resolve_conj().resolve_neg()
     try:
-        return tensor.detach().cpu().contiguous().numpy()
+        array = dense.numpy()
     except TypeError as error:
         raise SourceError(
             f"{name!r} has dtype {tensor.dtype}, which NumPy does not have",
             where=name,
             fix="cast it to float32 at the edge of the model",
         ) from error
+    return _carried(name, array)
+
+
+def _carried(name: str, array: np.ndarray) -> np.ndarray:
+    """Return `array` in the machine's byte order, if a model can take or return its dtype."""
+    if array.dtype.kind not in "biuf" or array.dtype.itemsize > 8:
+        raise SourceError(
+            f"{name!r} has dtype {array.dtype}, which no model of ours can take or return",
+            where=name,
+            fix="use booleans, integers or floats; a complex value as its real and imaginary part",
+        )
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
 def named_outputs(result: object) -> list[tuple[str, torch.Tensor]]:
@@ -80,8 +101,13 @@ def named_outputs(result: object) -> list[tuple[str, torch.Tensor]]:
                 f"the module's output {name!r} is a {type(leaf).__name__}, not a tensor",
                 fix="return tensors only: a tensor, a tuple of tensors or a dict of tensors",
             )
-        if name in named:
-            raise ExportError(f"the module returns two outputs named {name!r}")
+        if not name.strip() or name in named:
+            raise ExportError(
+                f"the module returns two outputs named {name!r}"
+                if name in named
+                else "the module returns an output without a name",
+                fix="give every key of the dict that forward() returns a name of its own",
+            )
         named[name] = leaf
     if not named:
         raise ExportError("the module returns no tensor", fix="return at least one tensor")
@@ -121,7 +147,7 @@ def example_arrays(example: object, where: str) -> Arrays:
         if not isinstance(name, str) or not name.isidentifier():
             raise RecipeError(f"the input name {name!r} is not an identifier", where=where)
         if isinstance(value, np.ndarray):
-            arrays[name] = value
+            arrays[name] = _carried(name, value)
         elif isinstance(value, torch.Tensor):
             arrays[name] = as_array(name, value)
         else:

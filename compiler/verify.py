@@ -73,14 +73,14 @@ def reference_trials(source: Source) -> tuple[Trial, ...]:
             if source.kind == "onnx" and trials and isinstance(error, EngineError):
                 continue
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise _module_failed(error, source, inputs, first=not trials) from error
         trials.append(Trial(sizes, inputs, expected))
     return tuple(trials)
 
 
 def _module_failed(
-    error: Exception, source: Source, inputs: Mapping[str, np.ndarray], *, first: bool
+    error: BaseException, source: Source, inputs: Mapping[str, np.ndarray], *, first: bool
 ) -> LeptonError:
     from leptonc.compiler.errors import RecipeError
 

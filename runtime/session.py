@@ -14,6 +14,7 @@ from leptonc.runtime.errors import InputError, LeptonError, UnsupportedError
 from leptonc.runtime.inputs import Array, Arrays, check_inputs
 from leptonc.runtime.machine import check_instructions
 from leptonc.runtime.manifest import Variant
+from leptonc.runtime.ort_engine import OrtEngine
 from leptonc.runtime.signature import Signature
 
 
@@ -28,12 +29,12 @@ class Session:
         manifest: Everything the compiler recorded, as plain JSON values; treat as read-only.
     """
 
-    def __init__(self, artifact: Artifact, variant: Variant, engine: ort.OrtEngine) -> None:
+    def __init__(self, artifact: Artifact, variant: Variant, engine: OrtEngine) -> None:
         self.path = artifact.path
         self.signature: Signature = artifact.manifest.signature
         self.variant: str = variant.name
         self.manifest: Mapping[str, Any] = artifact.manifest.raw
-        self._engine: ort.OrtEngine | None = engine
+        self._engine: OrtEngine | None = engine
 
     def __call__(self, /, **inputs: Array) -> Arrays:
         """Run on arrays given by keyword; see `run`."""
@@ -52,10 +53,18 @@ class Session:
         arrays, _ = check_inputs(self.signature, inputs)
         return engine.run(arrays)
 
+    def warm_up(self) -> None:
+        """Return when the session runs at full speed (see `load`, "eager").
+
+        Raises:
+            EngineError: The engine could not prepare; runs go on as they are.
+        """
+        self._open_engine().finish()
+
     def bind(
         self, inputs: Mapping[str, Array], outputs: Mapping[str, Array] | None = None
     ) -> Binding:
-        """Bind arrays for runs without copies or allocation.
+        """Bind arrays for runs without copies or allocation; warms the session up.
 
         Args:
             inputs: Contiguous arrays, one for each input; later runs read them again.
@@ -84,7 +93,7 @@ class Session:
     def __repr__(self) -> str:
         return f"Session({self.path!r}, variant={self.variant!r}, {self.signature})"
 
-    def _open_engine(self) -> ort.OrtEngine:
+    def _open_engine(self) -> OrtEngine:
         if self._engine is None:
             raise InputError(
                 "the session is closed", where=self.path, fix="load the artifact again"
@@ -99,6 +108,7 @@ def load(
     threads: int | None = None,
     verify: bool = True,
     spinning: bool = True,
+    eager: bool = False,
 ) -> Session:
     """Load an artifact.
 
@@ -109,6 +119,9 @@ def load(
         verify: Check every hash before any byte reaches the engine. Without it only the
             structure and the manifest are checked: for files that were verified before.
         spinning: Let idle threads spin: faster on a quiet machine, slower on a crowded one.
+        eager: Prepare a large model fully before returning. Otherwise it answers from the
+            mapped file at first, and from the second run on is prepared for full speed in the
+            background; answers before and after may differ in the last bits.
 
     Raises:
         ArtifactError: The file is not a valid artifact.
@@ -124,7 +137,9 @@ def load(
         check_instructions(variant.demands.instructions, artifact.path)
         engine = _import_while_verifying(artifact, verify=verify)
         ort.check_version(engine, variant, artifact.path)
-        loaded = ort.OrtEngine(engine, artifact, variant, threads=threads, spinning=spinning)
+        loaded = OrtEngine(
+            engine, artifact, variant, threads=threads, spinning=spinning, eager=eager
+        )
     except LeptonError:
         artifact.close()
         raise

@@ -41,9 +41,9 @@ BATCHES = 50
 
 # Per form: cases eligible, graphs changed, nodes before, at least; nodes after, at most.
 FORMS = {
-    "as given": (1500, 300, 12000, 4800),
-    "first input left": (950, 240, 10500, 2850),
-    "no input left": (1450, 1350, 11500, 1900),
+    "as given": (1500, 300, 12000, 5000),
+    "first input left": (1000, 260, 10500, 2950),
+    "no input left": (1500, 1400, 11500, 2000),
 }
 
 # How many inputs stay inputs.

@@ -15,6 +15,7 @@ from leptonc.backends import Target, find_backend
 from leptonc.backends.pack import pack
 from leptonc.runtime import EngineError, IntegrityError, Session, load, ort
 from leptonc.runtime.artifact import open_artifact, stage_artifact
+from leptonc.runtime.ort_engine import OrtEngine
 
 CONV = """
 <ir_version: 10, opset_import: ["" : 20]>
@@ -106,7 +107,7 @@ def test_a_file_that_was_removed_after_it_was_opened_is_read_from_the_mapping(
         assert artifact.current_path() is None
         engine = ort.import_engine()
         variant = artifact.manifest.variants[0]
-        loaded = ort.OrtEngine(engine, artifact, variant, threads=1, spinning=False)
+        loaded = OrtEngine(engine, artifact, variant, threads=1, spinning=False)
     x = np.ones((1, 3, 8, 8), np.float32)
     np.testing.assert_allclose(loaded.run({"x": x})["y"], reference(x), rtol=1e-4, atol=1e-4)
 
@@ -156,6 +157,4 @@ def test_an_unknown_file_in_a_graph_is_an_engine_error(
         engine = ort.import_engine()
         monkeypatch.setattr(artifact, "current_path", lambda: "/gone/model.lepton")
         with pytest.raises(EngineError, match="cannot load the graph"):
-            ort.OrtEngine(
-                engine, artifact, artifact.manifest.variants[0], threads=1, spinning=False
-            )
+            OrtEngine(engine, artifact, artifact.manifest.variants[0], threads=1, spinning=False)
