@@ -8,7 +8,7 @@ name and raise one error.
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +29,9 @@ def save_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
         with zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:
             for name, array in arrays.items():
                 with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
-                    np.lib.format.write_array(member, np.asanyarray(array), allow_pickle=False)
+                    # Text travels as NumPy's own strings: objects would be pickled.
+                    plain = array.astype(str) if array.dtype.kind == "O" else array
+                    np.lib.format.write_array(member, plain, allow_pickle=False)
         partial.replace(path)
     except OSError as error:
         partial.unlink(missing_ok=True)
@@ -67,3 +69,19 @@ def load_arrays(path: Path) -> Arrays:
     if not arrays:
         raise InputError("the .npz file holds no arrays", where=str(path))
     return arrays
+
+
+def load_named_arrays(path: Path, names: Collection[str]) -> Arrays:
+    """Read the arrays of an .npz file that must hold exactly `names`, in their order.
+
+    Raises:
+        InputError: As `load_arrays`, and when a name is missing or is not one of `names`.
+    """
+    arrays = load_arrays(path)
+    if arrays.keys() != set(names):
+        raise InputError(
+            f"the file holds {', '.join(arrays)}, but the model takes {', '.join(names) or 'nothing'}",
+            where=str(path),
+            fix="write one array for each input of the model, under its name",
+        )
+    return {name: arrays[name] for name in names}

@@ -41,6 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
         arguments: What follows `leptonc`; the process's own by default.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
+    _open_standard_streams()
     missing = [name for name in ("click", "rich") if find_spec(name) is None]
     if missing:
         sys.stderr.write(
@@ -52,6 +53,22 @@ def main(arguments: list[str] | None = None) -> int:
         return ENVIRONMENT
     signal.signal(signal.SIGTERM, _terminate)
     return _run(arguments)
+
+
+def _open_standard_streams() -> None:
+    """Give a process that was started without standard streams some that lead nowhere.
+
+    The next file to be opened would take their descriptors, and receive what libraries print.
+    """
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    if sys.stdout is None:
+        sys.stdout = os.fdopen(os.dup(1), "w")
+    if sys.stderr is None:
+        sys.stderr = os.fdopen(os.dup(2), "w")
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
@@ -74,6 +91,7 @@ def _run(arguments: list[str]) -> int:
         return int(done.exit_code)
     except click.UsageError as error:
         error.show()
+        _answer(arguments, "UsageError", error.format_message(), USAGE)
         return USAGE
     except (click.Abort, KeyboardInterrupt) as stop:
         # click turns whatever interrupted a command into an Abort.
@@ -129,18 +147,30 @@ def _report(
 ) -> None:
     """Print the message on standard error and, for machines, one object on standard output."""
     sys.stderr.write(f"leptonc: {message}\n")
+    if error is not None:
+        _answer(arguments, type(error).__name__, error.what, exit_code, error.where, error.fix)
+    else:
+        _answer(arguments, "Interrupted" if exit_code > 128 else "Bug", message, exit_code)
+
+
+def _answer(
+    arguments: list[str],
+    kind: str,
+    what: str,
+    exit_code: int,
+    where: str | None = None,
+    fix: str | None = None,
+) -> None:
+    """Print the one object that `--json` promises, when it was asked for."""
     if "--json" not in arguments:
         return
-    answer = {
-        "error": {
-            "type": type(error).__name__ if error else "Interrupted" if exit_code > 128 else "Bug",
-            "what": error.what if error else message,
-            "where": error.where if error else None,
-            "fix": error.fix if error else None,
-            "exit_code": exit_code,
-        }
-    }
-    sys.stdout.write(json.dumps(answer) + "\n")
+    error = {"type": kind, "what": what, "where": where, "fix": fix, "exit_code": exit_code}
+    try:
+        sys.stdout.write(json.dumps({"error": error}) + "\n")
+        sys.stdout.flush()
+    except OSError:
+        # Standard output itself is what failed; standard error has the message.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from leptonc.backends.pack import pack
 from leptonc.compiler.diagnose import Suspects, verification_failed
 from leptonc.compiler.export import ExportedGraph, export
 from leptonc.compiler.gates import check_gates
-from leptonc.compiler.interface import signature_of
+from leptonc.compiler.interface import settle_outputs, signature_of
 from leptonc.compiler.probe import probe_dimensions, require_repeatable
 from leptonc.compiler.settings import CompileSettings
 from leptonc.compiler.source import Source, open_source
@@ -129,7 +129,9 @@ def _open_and_export(settings: CompileSettings, stages: Stages) -> _Subject:
         exported = export(source, list(trials[0].expected), opset=settings.opset)
     if source.graph is not None:
         # The file's own graph stays as it is: it is the reference.
-        return _Subject(source, trials, exported, exported.model.clone())
+        model = exported.model.clone()
+        settle_outputs(model, trials)
+        return _Subject(source, trials, exported, model)
     with stages.stage("probe", "try other shapes on the export"):
         probe_dimensions(exported.model, source, trials, settings.tolerance)
     return _Subject(source, trials, exported, exported.model)
@@ -235,7 +237,7 @@ def _prove(artifact: str, trials: Sequence[Trial], suspects: Suspects) -> tuple[
     results = run_trials(artifact, trials, suspects.tolerance)
     for trial, result in zip(trials, results, strict=True):
         if not result.passed:
-            require_repeatable(suspects.source, trials[0])
+            require_repeatable(suspects.source, trials[0], suspects.tolerance)
             raise verification_failed(trial, result, suspects)
     return results
 

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch.utils import _pytree as pytree
 
-from leptonc.compiler.arrays import Arrays, load_arrays
+from leptonc.compiler.arrays import Arrays, load_named_arrays
 from leptonc.compiler.dimensions import DynamicDim
 from leptonc.compiler.errors import SourceError
 from leptonc.compiler.source import Source, hash_file, pickle_refused, require_file
@@ -66,7 +66,7 @@ def open_exported_program(spec: str, inputs: Path | None) -> Source:
             fix=f"write it again with torch.export.save() of PyTorch {torch.__version__}",
         ) from error
     names = tuple(str(name) for name in program.graph_signature.user_inputs)
-    example = load_arrays(inputs) if inputs else _example(program, names, spec)
+    example = load_named_arrays(inputs, names) if inputs else _example(program, names, spec)
     digest = hashlib.sha256()
     hash_file(path, digest)
     weights = {tensor.data_ptr(): tensor.nbytes for tensor in program.state_dict.values()}

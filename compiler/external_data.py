@@ -16,6 +16,8 @@ import onnx_ir as ir
 
 from leptonc.compiler.errors import OnnxFileError
 
+SMALL = 1 << 16
+
 
 def check_external_data(model: onnx.ModelProto, path: Path) -> list[Path]:
     """Check the place of every external tensor of `model`, which was read from `path`.
@@ -39,6 +41,33 @@ def check_external_data(model: onnx.ModelProto, path: Path) -> list[Path]:
     return list(files)
 
 
+def embed_small(model: ir.Model) -> None:
+    """Read small external tensors, and those of subgraphs and attributes, into memory.
+
+    The engine gets only large weights of the main graph apart from the graph; what stays in
+    the graph must not point to files.
+    """
+    for value in model.graph.initializers.values():
+        if isinstance(value.const_value, ir.ExternalTensor) and value.const_value.nbytes <= SMALL:
+            value.const_value = _in_memory(value.const_value)
+    for node in model.graph.all_nodes():
+        for attribute in list(node.attributes.values()):
+            if attribute.type == ir.AttributeType.GRAPH:
+                for value in attribute.as_graph().initializers.values():
+                    if isinstance(value.const_value, ir.ExternalTensor):
+                        value.const_value = _in_memory(value.const_value)
+            elif attribute.type == ir.AttributeType.TENSOR:
+                tensor = attribute.as_tensor()
+                if isinstance(tensor, ir.ExternalTensor):
+                    node.attributes[attribute.name] = ir.AttrTensor(
+                        attribute.name, _in_memory(tensor)
+                    )
+
+
+def _in_memory(tensor: ir.ExternalTensor) -> ir.TensorProtocol:
+    return ir.external_data.convert_tensors_from_external([tensor])[0]
+
+
 def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
     yield from graph.initializer
     for node in graph.node:
@@ -53,7 +82,12 @@ def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
 
 
 def _target(location: str, folder: Path, where: str) -> Path:
-    target = (folder / location).resolve() if "\0" not in location else folder
+    try:
+        target = (folder / location).resolve() if "\0" not in location else folder
+        exists = target.is_file()
+    except OSError:
+        # A name that no file can have: too long, or a loop of links.
+        target, exists = folder, False
     inside = target.is_relative_to(folder) and target != folder
     if Path(location).is_absolute() or not inside:
         raise OnnxFileError(
@@ -61,7 +95,7 @@ def _target(location: str, folder: Path, where: str) -> Path:
             where=where,
             fix="save the model with its data in files beside it",
         )
-    if not target.is_file():
+    if not exists:
         raise OnnxFileError(
             f"its external data file {location!r} does not exist",
             where=where,

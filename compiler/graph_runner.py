@@ -7,6 +7,7 @@ the graph ever being one protobuf of their size.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +19,7 @@ import onnx_ir as ir
 from leptonc.backends.ort_session import refuse
 from leptonc.compiler.arrays import Arrays
 from leptonc.runtime.dtypes import ELEMENT_TYPES
-from leptonc.runtime.errors import EngineError
+from leptonc.runtime.errors import EngineError, UnsupportedError
 from leptonc.runtime.ort import (
     SharedWeight,
     engine_failures,
@@ -30,6 +31,19 @@ from leptonc.runtime.ort import (
 
 INLINE_BYTES = 1 << 10
 AS_WRITTEN = {"optimize": "none"}
+# How ONNX Runtime words that a file is too new: the version found, and the last that it knows.
+_NEWER = (
+    (
+        r"Unsupported model IR version: (\d+), max supported IR version: (\d+)",
+        "ONNX IR version",
+        "model = onnx.load(path); model.ir_version = {limit}; onnx.save(model, path)",
+    ),
+    (
+        r"(?s)Opset (\d+) is under development.*till opset (\d+)",
+        "ONNX opset",
+        "export it at opset {limit}, or try onnx.version_converter.convert_version(model, {limit})",
+    ),
+)
 _ELEMENT_NAMES = {element.onnx: name for name, element in ELEMENT_TYPES.items()}
 
 
@@ -86,7 +100,25 @@ def open_file(path: Path, model: ir.Model) -> Any:
     try:
         return engine.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except engine_failures(engine) as error:
-        refuse(str(error), model)
+        _refuse_newer(str(error), path, engine.__version__)
+        try:
+            refuse(str(error), model)
+        except EngineError as refusal:
+            refusal.where = refusal.where or str(path)
+            raise
+
+
+def _refuse_newer(message: str, path: Path, version: str) -> None:
+    """Raise UnsupportedError when the file is of a later ONNX than the engine knows."""
+    for pattern, kind, change in _NEWER:
+        match = re.search(pattern, message)
+        if match:
+            raise UnsupportedError(
+                f"the file is of {kind} {match[1]}, and onnxruntime {version} reads at most "
+                f"{match[2]}",
+                where=str(path),
+                fix=change.format(limit=match[2]),
+            )
 
 
 def run_session(session: Any, inputs: Mapping[str, np.ndarray]) -> Arrays:

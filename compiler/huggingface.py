@@ -102,14 +102,26 @@ def _build(folder: Path, config: dict[str, Any]) -> torch.nn.Module:
         ) from error
     names = config.get("architectures") or []
     name = names[0] if names else None
-    model_class = getattr(transformers, str(name), None) or transformers.AutoModel
+    model_class = getattr(transformers, str(name), None)
+    if not isinstance(model_class, type) or not issubclass(
+        model_class, transformers.PreTrainedModel
+    ):
+        model_class = transformers.AutoModel
     try:
+        # The other forms of attention guard against empty rows, which no engine can fuse.
         module = model_class.from_pretrained(
-            folder, local_files_only=True, use_safetensors=True, trust_remote_code=False
+            folder,
+            local_files_only=True,
+            use_safetensors=True,
+            trust_remote_code=False,
+            attn_implementation="eager",
         )
     except Exception as error:
+        first = str(error).strip().partition("\n")[0]
         raise SourceError(
-            f"transformers cannot load the model: {error}", where=str(folder)
+            f"transformers cannot load the model: {first}",
+            where=str(folder),
+            fix="save it again with save_pretrained(folder); --debug shows transformers' report",
         ) from error
     if getattr(module.config, "is_encoder_decoder", False):
         raise SourceError(
@@ -129,6 +141,11 @@ def _is_text(module: torch.nn.Module) -> bool:
 
 def _text_inputs(module: torch.nn.Module) -> tuple[Arrays, dict[str, dict[int, DynamicDim]]]:
     config: Any = module.config
+    if not isinstance(getattr(config, "vocab_size", None), int):
+        raise SourceError(
+            f"the inputs of {type(module).__name__} are not known here (several kinds at once)",
+            fix="write a recipe.py with build() and example_inputs()",
+        )
     limit = getattr(config, "max_position_embeddings", None) or DEFAULT_POSITIONS
     longest = max(2, min(int(limit), 1 << 17))
     if getattr(config, "model_type", "") in {"roberta", "xlm-roberta", "camembert", "mpnet"}:

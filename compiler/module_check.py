@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch.nn.parameter import UninitializedTensorMixin
+from torch.nn.parameter import is_lazy
 
 from leptonc.compiler.errors import RecipeError
 
@@ -49,7 +49,7 @@ def _wrapper(module: torch.nn.Module) -> tuple[str, str] | None:
 
 
 def _state(tensor: torch.Tensor) -> tuple[str, str] | None:
-    if isinstance(tensor, UninitializedTensorMixin):
+    if is_lazy(tensor):
         return "has no shape yet: its layer is lazy", "run the module once on example inputs"
     if tensor.is_meta:
         return "is on the meta device: it has no values", "load weights"

@@ -7,6 +7,7 @@ inside the model's own folder, long enough for the tensors that they are said to
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,10 +18,10 @@ import onnx
 import onnx_ir as ir
 from google.protobuf.message import DecodeError
 
-from leptonc.compiler.arrays import Arrays, load_arrays
+from leptonc.compiler.arrays import Arrays, load_named_arrays
 from leptonc.compiler.dimensions import DynamicDim
 from leptonc.compiler.errors import OnnxFileError
-from leptonc.compiler.external_data import check_external_data
+from leptonc.compiler.external_data import check_external_data, embed_small
 from leptonc.compiler.graph_runner import open_file, run_session
 from leptonc.compiler.source import Source, hash_file, require_file
 from leptonc.runtime.errors import UnsupportedError
@@ -28,6 +29,8 @@ from leptonc.runtime.errors import UnsupportedError
 BATCH_SIZE = 2
 SPATIAL_SIZE = 64
 LENGTH = 8
+# No example made up here is larger than this.
+EXAMPLE_ELEMENTS = 1 << 28
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,8 @@ def open_onnx(spec: str, inputs: Path | None) -> Source:
     for file in (path, *data_files):
         hash_file(file, digest)
     axes = _axes(model)
-    example = load_arrays(inputs) if inputs else _synthetic(model, axes)
+    names = [str(value.name) for value in _true_inputs(model)]
+    example = load_named_arrays(inputs, names) if inputs else _synthetic(model, axes)
     tensors = [value.const_value for value in _initializers(model)]
     return Source(
         kind="onnx",
@@ -87,6 +91,7 @@ def _read(path: Path) -> tuple[ir.Model, list[Path]]:
         proto = onnx.load_model(path, format="protobuf", load_external_data=False)
         data_files = check_external_data(proto, path)
         model = ir.from_proto(proto)
+        model.graph.sort()
     except (DecodeError, ValueError, TypeError, KeyError, RuntimeError) as error:
         raise OnnxFileError(
             f"this is not a valid ONNX model: {_innermost(error)}",
@@ -99,8 +104,37 @@ def _read(path: Path) -> tuple[ir.Model, list[Path]]:
             where=str(path),
             fix="the file may be truncated or not be ONNX at all: export it again",
         )
+    _require_representable(proto, path)
     ir.external_data.set_base_dir(model.graph, path.resolve().parent)
+    embed_small(model)
+    for value in (*model.graph.inputs, *model.graph.outputs):
+        _forget_negative_sizes(value)
     return model, data_files
+
+
+def _require_representable(proto: onnx.ModelProto, path: Path) -> None:
+    names = [output.name for output in proto.graph.output]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise OnnxFileError(
+            f"two outputs of the graph are named {twice[0]!r}",
+            where=str(path),
+            fix="give each output a name of its own, with an Identity node if they are the same",
+        )
+    if proto.graph.sparse_initializer:
+        raise UnsupportedError(
+            f"the initializer {proto.graph.sparse_initializer[0].values.name!r} is sparse",
+            where=str(path),
+            fix="store it as a dense tensor",
+        )
+
+
+def _forget_negative_sizes(value: ir.Value) -> None:
+    """Read a size of -1, which some exporters write, as one that is not known."""
+    if value.shape is not None and any(isinstance(size, int) and size < 0 for size in value.shape):
+        value.shape = ir.Shape(
+            [None if isinstance(size, int) and size < 0 else size for size in value.shape]
+        )
 
 
 def _innermost(error: BaseException) -> str:
@@ -162,6 +196,12 @@ def _synthetic(model: ir.Model, axes: Mapping[str, Mapping[int, DynamicDim]]) ->
                 continue
             default = BATCH_SIZE if axis == 0 else SPATIAL_SIZE if len(value.shape) > 3 else LENGTH
             shape.append(sizes.setdefault(axes[name][axis].name, default))
+        if math.prod(shape) > EXAMPLE_ELEMENTS:
+            raise OnnxFileError(
+                f"input {name!r} has shape {shape}: too large for an example to be made up",
+                where=name,
+                fix="give example inputs: --inputs example.npz",
+            )
         arrays[name] = _draw(generator, value.dtype, tuple(shape), name)
     return arrays
 

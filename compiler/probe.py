@@ -38,7 +38,7 @@ def probe_dimensions(
         problem = _problem(runner, trial, tolerance)
         if problem is None:
             continue
-        require_repeatable(source, trials[0])
+        require_repeatable(source, trials[0], tolerance)
         at_example = _problem(runner, trials[0], tolerance)
         if at_example is not None:
             raise ExportError(
@@ -58,18 +58,18 @@ def probe_dimensions(
         )
 
 
-def require_repeatable(source: Source, trial: Trial) -> None:
-    """Run the source on `trial` again and compare, bit by bit.
+def require_repeatable(source: Source, trial: Trial, tolerance: Tolerance) -> None:
+    """Run the source on `trial` again and compare.
 
     Raises:
         ExportError: The answers differ.
     """
     again = source.reference(trial.inputs)
-    for name, array in trial.expected.items():
-        if array.tobytes() != again[name].tobytes():
+    for error in compare_outputs(trial.expected, again, tolerance):
+        if error.problem is not None:
             raise ExportError(
-                f"the module does not answer the same twice: output {name!r} differs for the "
-                "same inputs",
+                f"the model does not answer the same twice: output {error.output!r} differs for "
+                f"the same inputs ({error.problem})",
                 where=source.name,
                 fix="a compiled model is a function of its inputs: take random numbers and what "
                 "is remembered from call to call out of forward(), or make them inputs",

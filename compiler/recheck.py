@@ -94,7 +94,7 @@ def recheck(
     for trial, result in zip(trials, results, strict=True):
         if not result.passed:
             with stages.stage("diagnose", "look for the first difference"):
-                require_repeatable(opened, trials[0])
+                require_repeatable(opened, trials[0], tolerance)
                 error = _explain(artifact, opened, trial, result, tolerance)
             if fingerprint != opened.fingerprint:
                 error.fix = "this is not the source it was compiled from: fingerprints differ"

@@ -13,7 +13,7 @@ import importlib.util
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -21,13 +21,13 @@ from typing import Any
 
 import torch
 
-from leptonc.compiler.arrays import load_arrays
+from leptonc.compiler.arrays import Arrays, load_arrays
 from leptonc.compiler.dimensions import parse_dynamic_axes
 from leptonc.compiler.errors import RecipeError, SourceError
 from leptonc.compiler.module_check import require_plain_module
 from leptonc.compiler.source import Source, hash_file, require_file
 from leptonc.compiler.torch_reference import TorchReference, example_arrays, hash_weights
-from leptonc.runtime.errors import LeptonError
+from leptonc.runtime.errors import InputError, LeptonError
 
 PURPOSE = {
     "build": "returns the torch.nn.Module",
@@ -54,6 +54,8 @@ def open_recipe(spec: str, inputs: Path | None) -> Source:
         if example is None:
             example = example_arrays(_call(recipe, "example_inputs", spec), spec)
         declared = _call(recipe, "dynamic_shapes", spec) if _has(recipe, "dynamic_shapes") else {}
+        if inputs and isinstance(declared, Mapping):
+            _require_declared(declared, example, inputs)
     digest = hashlib.sha256()
     if origin:
         hash_file(origin, digest)
@@ -69,6 +71,16 @@ def open_recipe(spec: str, inputs: Path | None) -> Source:
         user_code=origin.parent if origin else None,
         weight_bytes=weight_bytes,
     )
+
+
+def _require_declared(declared: Mapping[str, object], example: Arrays, inputs: Path) -> None:
+    missing = [name for name in declared if name not in example]
+    if missing:
+        raise InputError(
+            f"the file holds no array {missing[0]!r}, which dynamic_shapes() speaks of",
+            where=str(inputs),
+            fix="write one array for each argument of the module, under its name",
+        )
 
 
 def _name(spec: str) -> str:

@@ -89,7 +89,22 @@ def resolve_settings(source: str, flags: Mapping[str, Any]) -> CompileSettings:
     values["gate"] = tuple(
         gate if isinstance(gate, Gate) else Gate.parse(gate) for gate in values.get("gate", ())
     )
-    return CompileSettings(source=source, **values)
+    settings = CompileSettings(source=source, **values)
+    _require_other_file(settings)
+    return settings
+
+
+def _require_other_file(settings: CompileSettings) -> None:
+    """Refuse to write the artifact over what it is made from."""
+    for name, path in (("source", Path(settings.source)), ("inputs", settings.inputs)):
+        if path is None or not path.is_file() or not settings.output.is_file():
+            continue
+        if path.samefile(settings.output):
+            raise UsageError(
+                f"the output would overwrite the {name}",
+                where=str(settings.output),
+                fix="give the artifact another name with -o",
+            )
 
 
 def _from_file(path: Path) -> dict[str, Any]:

@@ -72,6 +72,8 @@ def reference_trials(source: Source) -> tuple[Trial, ...]:
         except LeptonError as error:
             if source.kind == "onnx" and trials and isinstance(error, EngineError):
                 continue
+            if source.kind == "onnx" and error.fix is None:
+                error.fix = "give example inputs that the model takes: --inputs example.npz"
             raise
         except (Exception, SystemExit) as error:
             raise _module_failed(error, source, inputs, first=not trials) from error

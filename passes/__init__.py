@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import onnx_ir as ir
 
 from leptonc.passes.base import Pass, PassStats, Refusal
@@ -36,8 +38,8 @@ def optimize(model: ir.Model, *, target: str = "generic") -> tuple[PassStats, ..
         target: What the model is for, one of `TARGETS`.
 
     Returns:
-        What each pass did, in the order they ran; runs after the first round that changed
-        nothing are left out.
+        What each pass did, in the order they ran; runs that changed nothing are left out after
+        the first round. Refusals are those that still stand in the end, with the last fold.
 
     Raises:
         ModelError: `model` is invalid.
@@ -57,8 +59,17 @@ def optimize(model: ir.Model, *, target: str = "generic") -> tuple[PassStats, ..
         facts = infer_facts(model)
         first = (Clean(facts),) if number == 0 else ()
         stats = run_passes(model, (*first, Fold(facts=facts), Share(), Clean(facts)))
-        changed = any(step.changed for step in stats[len(first) :])
-        results.extend(step for step in stats if number == 0 or step.changed)
-        if not changed:
+        results = [*(replace(step, refused=()) for step in results), *stats]
+        if not any(step.changed for step in stats[len(first) :]):
             break
-    return tuple(results)
+    return _summary(results)
+
+
+def _summary(results: list[PassStats]) -> tuple[PassStats, ...]:
+    """Drop the runs after the first round that did nothing; their refusals go to the last fold."""
+    first_round = 1 + len((Fold, Share, Clean))
+    kept = [step for number, step in enumerate(results) if number < first_round or step.changed]
+    last = max(number for number, step in enumerate(kept) if step.name == Fold.name)
+    refused = tuple(refusal for step in results for refusal in step.refused)
+    kept[last] = replace(kept[last], refused=refused)
+    return tuple(kept)

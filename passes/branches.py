@@ -8,6 +8,7 @@ import onnx_ir as ir
 
 from leptonc.passes.constants import constant_bool
 from leptonc.passes.graph import Names, Root, alias, detach, graphs, roots, values_of
+from leptonc.passes.site import has_plain_attributes
 
 
 def inline_constant_ifs(model: ir.Model, names: Names) -> int:
@@ -26,7 +27,7 @@ def inline_constant_ifs(model: ir.Model, names: Names) -> int:
 def _taken(node: ir.Node, root: Root) -> ir.Graph | None:
     if node.op_type != "If" or node.domain or node.graph is None:
         return None
-    if any(attribute.is_ref() for attribute in node.attributes.values()):
+    if len(node.inputs) != 1 or not has_plain_attributes(node):
         return None
     condition = constant_bool(node.inputs[0])
     if condition is None:

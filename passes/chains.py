@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from leptonc.passes.site import Site
+from leptonc.passes.site import Site, has_plain_attributes
 
 _RELABELS = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze"})
 
@@ -77,7 +77,9 @@ def collapse(site: Site) -> Collapsed | None:
     if producer is None or producer.domain or source is not producer.outputs[0]:
         return None
     inner = Site(producer, site.facts, site.opset)
-    if inner.input(0) is None or site.has_references() or inner.has_references():
+    if inner.input(0) is None or not (
+        has_plain_attributes(node) and has_plain_attributes(producer)
+    ):
         return None
     return rule(site, inner)
 
@@ -86,7 +88,9 @@ def _transposes(site: Site, inner: Site) -> Collapsed | None:
     if inner.node.op_type != "Transpose":
         return None
     first, second = _order(inner), _order(site)
-    if first is None or second is None or sorted(first) != sorted(second):
+    if first is None or second is None:
+        return None
+    if not sorted(first) == sorted(second) == list(range(len(first))):
         return None
     combined = [first[axis] for axis in second]
     if combined == sorted(combined):

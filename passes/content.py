@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,7 +19,11 @@ import onnx_ir as ir
 from leptonc.passes.errors import ModelError
 
 # Enough to tell most different weights apart.
-_HEAD = 4096
+_HEAD = 256
+
+# Where a lazy tensor keeps its digest, and a function that returns its first bytes.
+_DIGEST = "leptonc.sha256"
+HEAD_OF = "leptonc.head"
 
 _PIECE = 1 << 20
 
@@ -51,6 +55,9 @@ def place(tensor: ir.TensorProtocol) -> tuple[str, int, int] | None:
 def head(tensor: ir.TensorProtocol) -> bytes | None:
     """Return the first bytes of a tensor, or None where they cost as much as all."""
     with _data_of(tensor):
+        if isinstance(tensor, ir.LazyTensor):
+            first: Callable[[int], bytes] | None = tensor.meta.get(HEAD_OF)
+            return None if first is None else first(_HEAD)
         array = _in_place(tensor)
         return None if array is None else array[:_HEAD].tobytes()
 
@@ -61,6 +68,8 @@ def digest(tensor: ir.TensorProtocol) -> bytes:
     Raises:
         ModelError: Its file is missing, too short, or not where it may be.
     """
+    if isinstance(tensor, ir.LazyTensor) and _DIGEST in tensor.meta:
+        return bytes(tensor.meta[_DIGEST])
     sink = HashSink()
     with _data_of(tensor):
         if tensor.dtype == ir.DataType.STRING:
@@ -71,6 +80,8 @@ def digest(tensor: ir.TensorProtocol) -> bytes:
         else:
             array = _in_place(tensor)
             sink.write(tensor.tobytes() if array is None else array.data)
+    if isinstance(tensor, ir.LazyTensor):
+        tensor.meta[_DIGEST] = sink.digest()
     return sink.digest()
 
 

@@ -127,7 +127,7 @@ def _hide_large_tensors(model: ir.Model) -> None:
 
 
 def _hidden(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
-    if tensor.nbytes <= _SHAPE_BYTES:
+    if tensor.dtype == ir.DataType.STRING or tensor.nbytes <= _SHAPE_BYTES:
         return tensor
     shape = ir.Shape(tensor.shape.numpy())
     return ir.ExternalTensor(

@@ -11,6 +11,7 @@ import onnx_ir as ir
 from leptonc.passes.constants import constant
 from leptonc.passes.facts import Facts
 from leptonc.passes.operators import CONTAINERS, CONTROL_FLOW, RANDOM, TRAINING
+from leptonc.passes.site import has_plain_attributes
 
 # What a string is taken to need, and how many of them are folded at most.
 _STRING_BYTES = 64
@@ -35,8 +36,8 @@ def obstacle(node: ir.Node, facts: Facts) -> str | None:
         return "it works on sequences or optional values"
     if node.op_type == "DequantizeLinear":
         return "it would undo the quantisation of a weight"
-    if any(attribute.is_ref() for attribute in node.attributes.values()):
-        return "it depends on the attributes of the function call"
+    if not has_plain_attributes(node):
+        return "its attributes are those of a function call, or of a wrong type"
     if node.op_type in {"Div", "Mod"}:
         return _division(node, facts)
     return None

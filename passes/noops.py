@@ -13,7 +13,7 @@ import onnx_ir as ir
 
 from leptonc.passes.constants import constant_bool, constant_ints
 from leptonc.passes.facts import Dims
-from leptonc.passes.site import Site
+from leptonc.passes.site import Site, has_plain_attributes
 
 # Before it, Cast, Dropout and broadcasting were spelled in other ways.
 _FIRST_OPSET = 7
@@ -28,7 +28,7 @@ def noop(site: Site) -> ir.Value | None:
     """Return the input that the first output of the node at `site` equals, or None."""
     node = site.node
     rule = _RULES.get(node.op_type)
-    if rule is None or node.domain or site.input(0) is None or site.has_references():
+    if rule is None or node.domain or site.input(0) is None or not has_plain_attributes(node):
         return None
     if site.opset < _FIRST_OPSET and node.op_type != "Identity":
         return None

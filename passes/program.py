@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
 from leptonc.passes.constants import constant
+from leptonc.passes.content import HEAD_OF
 from leptonc.passes.facts import Facts
 
 _RELABELS = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze"})
@@ -72,37 +74,54 @@ def make_program(
 _IR_VERSION = 10
 
 
+Moves = list[tuple[tuple[int, ...] | None, tuple[int, ...]]]
+
+
 def relabelled(value: ir.Value, region: dict[ir.Node, None], facts: Facts) -> ir.LazyTensor | None:
     """Return `value` as a lazy tensor if it is a weight with its elements moved, else None.
 
     Transpose, Reshape and their kin move elements without computing with them, so NumPy's
     result is the engine's, and nothing needs to be tried.
     """
-    steps: list[tuple[int, ...] | None] = []
-    shapes: list[tuple[int, ...]] = []
+    moves: Moves = []
     current = value
     while (node := current.producer()) in region and node is not None:
         dims = facts.static(current)
         if node.domain or dims is None or node.inputs[0] is None:
             return None
         if node.op_type == "Transpose":
-            order = node.attributes.get_ints("perm")
-            steps.append(tuple(order or reversed(range(len(dims)))))
+            given = node.attributes.get_ints("perm")
+            order = tuple(reversed(range(len(dims)))) if given is None else tuple(given)
+            moves.append((order, dims))
         elif node.op_type in _RELABELS:
-            steps.append(None)
+            moves.append((None, dims))
         else:
             return None
-        shapes.append(dims)
         current = node.inputs[0]
-    source = constant(current)
-    if source is None or not steps or source.dtype == ir.DataType.STRING:
+    weight = constant(current)
+    if weight is None or not moves or weight.dtype == ir.DataType.STRING:
         return None
-    weight, moves = source, list(zip(reversed(steps), reversed(shapes), strict=True))
+    moves.reverse()
+    source = weight
 
     def compute() -> ir.TensorProtocol:
-        array = weight.numpy()
-        for order, dims in moves:
-            array = array.reshape(dims) if order is None else array.transpose(order)
-        return ir.Tensor(np.ascontiguousarray(array).reshape(moves[-1][1]), dtype=weight.dtype)
+        array = np.ascontiguousarray(_moved(source, moves))
+        return ir.Tensor(array.reshape(moves[-1][1]), dtype=source.dtype)
 
-    return ir.LazyTensor(compute, dtype=weight.dtype, shape=ir.Shape(moves[-1][1]), name=value.name)
+    result = ir.LazyTensor(
+        compute, dtype=source.dtype, shape=ir.Shape(moves[-1][1]), name=value.name
+    )
+    if len(moves) == 1 and source.dtype.bitwidth >= 8 and not isinstance(source, ir.LazyTensor):
+        result.meta[HEAD_OF] = lambda size: _first_bytes(_moved(source, moves), size)
+    return result
+
+
+def _moved(weight: ir.TensorProtocol, moves: Moves) -> np.ndarray[Any, Any]:
+    array = weight.numpy()
+    for order, dims in moves:
+        array = array.reshape(dims) if order is None else array.transpose(order)
+    return array
+
+
+def _first_bytes(array: np.ndarray[Any, Any], size: int) -> bytes:
+    return bytes(array.flat[: max(1, size // array.itemsize)].tobytes()[:size])

@@ -15,6 +15,7 @@ import onnx_ir as ir
 
 from leptonc.passes.constants import constant, constant_ints
 from leptonc.passes.facts import Facts
+from leptonc.passes.site import has_plain_attributes
 
 # Longer vectors are no shapes.
 _LONGEST = 64
@@ -86,7 +87,7 @@ def known_ints(node: ir.Node, facts: Facts, known: Known, opset: int) -> Ints | 
     rule = _RULES.get(node.op_type)
     if rule is None or node.domain or opset < _FIRST_OPSET or len(node.outputs) != 1:
         return None
-    if any(attribute.is_ref() for attribute in node.attributes.values()):
+    if not node.inputs or not has_plain_attributes(node):
         return None
     found = rule(Reader(node, facts, known))
     if found is None or len(found.items) > _LONGEST:

@@ -9,6 +9,23 @@ import onnx_ir as ir
 from leptonc.passes.constants import constant_ints
 from leptonc.passes.facts import Facts
 
+_TYPES = {
+    **dict.fromkeys(("perm", "axes", "pads", "starts", "ends"), ir.AttributeType.INTS),
+    **dict.fromkeys(("to", "axis", "allowzero", "start", "end"), ir.AttributeType.INT),
+    **dict.fromkeys(("then_branch", "else_branch"), ir.AttributeType.GRAPH),
+}
+
+
+def has_plain_attributes(node: ir.Node) -> bool:
+    """Whether the attributes of `node` can be read.
+
+    One may be that of a function call, and so not known, or of a type that no engine accepts.
+    """
+    return all(
+        not attribute.is_ref() and attribute.type == _TYPES.get(attribute.name, attribute.type)
+        for attribute in node.attributes.values()
+    )
+
 
 @dataclass(frozen=True)
 class Site:
@@ -37,7 +54,3 @@ class Site:
         """Return an attribute that is a list of integers, or None when it is left out."""
         found = self.node.attributes.get_ints(name)
         return None if found is None else tuple(found)
-
-    def has_references(self) -> bool:
-        """Whether an attribute is that of a function call, and so not known."""
-        return any(attribute.is_ref() for attribute in self.node.attributes.values())

@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import onnx
 import onnx_ir as ir
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given, reject, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
+from onnxruntime.capi.onnxruntime_pybind11_state import Fail
 
 from leptonc.passes import optimize
 from leptonc.passes.validity import Interface
@@ -220,7 +221,7 @@ def models(draw: Any) -> onnx.ModelProto:
     candidates = [name for name in computed if name not in stored]
     if not candidates:
         candidates = [builder.add("Neg", ["x"], (2, 3))]
-    outputs = draw(st.lists(st.sampled_from(candidates), min_size=1, max_size=3, unique=True))
+    outputs = draw(st.lists(st.sampled_from(candidates), min_size=1, max_size=8, unique=True))
     dynamic = {"x": ("batch", 3), "z": (3,)} if draw(st.booleans()) else inputs
     graph = helper.make_graph(
         builder.nodes,
@@ -254,7 +255,12 @@ def test_the_outputs_keep_their_bits(run, proto, flag, seed):
         "z": generator.normal(size=3).astype(np.float32),
         "flag": np.array(flag),
     }
-    before, face = run(model, feeds), Interface.of(model.graph)
+    face = Interface.of(model.graph)
+    try:
+        before = run(model, feeds)
+    except Fail:
+        # ONNX Runtime sometimes frees too early what a subgraph still reads.
+        reject()
     optimize(model)
     onnx.checker.check_model(ir.to_proto(model))
     after = run(model, feeds)
