@@ -148,7 +148,14 @@ def _report(
     """Print the message on standard error and, for machines, one object on standard output."""
     sys.stderr.write(f"leptonc: {message}\n")
     if error is not None:
-        _answer(arguments, type(error).__name__, error.what, exit_code, error.where, error.fix)
+        _answer(
+            arguments,
+            type(error).__name__,
+            error.what,
+            exit_code,
+            where=error.where,
+            fix=error.fix,
+        )
     else:
         _answer(arguments, "Interrupted" if exit_code > 128 else "Bug", message, exit_code)
 
@@ -158,6 +165,7 @@ def _answer(
     kind: str,
     what: str,
     exit_code: int,
+    *,
     where: str | None = None,
     fix: str | None = None,
 ) -> None:

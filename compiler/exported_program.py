@@ -25,6 +25,7 @@ from leptonc.compiler.dimensions import DynamicDim
 from leptonc.compiler.errors import SourceError
 from leptonc.compiler.source import Source, hash_file, pickle_refused, require_file
 from leptonc.compiler.torch_reference import as_array, named_outputs
+from leptonc.runtime.errors import UnsupportedError
 
 # torch.export writes "no upper bound" as a very large integer.
 UNBOUNDED = 1 << 31
@@ -144,6 +145,13 @@ def _axes(
             if isinstance(size, int):
                 continue
             symbol = str(size)
+            if not symbol.isidentifier():
+                raise UnsupportedError(
+                    f"axis {axis} of input {node.name!r} has the size {symbol}, which depends on "
+                    "another dimension",
+                    where=f"input {node.name!r}",
+                    fix="export the program with sizes that are free, or equal to one another",
+                )
             title = titles.setdefault(symbol, f"{node.name}_dim_{axis}")
             axes.setdefault(node.name, {})[axis] = _dim(title, bounds.get(symbol))
     return axes

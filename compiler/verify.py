@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -22,6 +20,7 @@ from leptonc.compiler.dimensions import example_sizes, probe_sizes, resize_input
 from leptonc.compiler.errors import VerificationError
 from leptonc.compiler.source import Source
 from leptonc.compiler.user_code import line_of_error
+from leptonc.compiler.workspace import scratch_folder
 from leptonc.runtime.errors import EngineError, LeptonError
 
 
@@ -110,8 +109,7 @@ def run_trials(
     Raises:
         VerificationError: The process failed or died; a difference is a result, not an error.
     """
-    with tempfile.TemporaryDirectory(prefix="leptonc-verify-") as scratch:
-        folder = Path(scratch)
+    with scratch_folder() as folder:
         arguments: list[str] = []
         for index, trial in enumerate(trials):
             save_arrays(folder / f"inputs-{index}.npz", trial.inputs)

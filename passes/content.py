@@ -9,8 +9,8 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import numpy as np
@@ -54,12 +54,11 @@ def place(tensor: ir.TensorProtocol) -> tuple[str, int, int] | None:
 
 def head(tensor: ir.TensorProtocol) -> bytes | None:
     """Return the first bytes of a tensor, or None where they cost as much as all."""
-    with _data_of(tensor):
+    with _data_of(tensor), unmapping([tensor]):
         if isinstance(tensor, ir.LazyTensor):
             first: Callable[[int], bytes] | None = tensor.meta.get(HEAD_OF)
             return None if first is None else first(_HEAD)
-        array = _in_place(tensor)
-        return None if array is None else array[:_HEAD].tobytes()
+        return _first_in_place(tensor)
 
 
 def digest(tensor: ir.TensorProtocol) -> bytes:
@@ -91,13 +90,22 @@ def digest_transposed(tensor: ir.TensorProtocol) -> bytes:
     Args:
         tensor: `[R, C]`; read in blocks of columns.
     """
-    matrix = tensor.numpy()
+    with _data_of(tensor), unmapping([tensor]):
+        return _digest_columns(tensor.numpy())
+
+
+def _digest_columns(matrix: np.ndarray[Any, Any]) -> bytes:
     sink = HashSink()
     columns = max(1, _PIECE // max(1, matrix.shape[0] * matrix.itemsize))
     for start in range(0, matrix.shape[1], columns):
         block = np.ascontiguousarray(matrix[:, start : start + columns].T)
         sink.write(block.view(np.uint8).reshape(-1).data)
     return sink.digest()
+
+
+def _first_in_place(tensor: ir.TensorProtocol) -> bytes | None:
+    array = _in_place(tensor)
+    return None if array is None else array[:_HEAD].tobytes()
 
 
 def _in_place(tensor: ir.TensorProtocol) -> np.ndarray[Any, np.dtype[np.uint8]] | None:
@@ -108,6 +116,25 @@ def _in_place(tensor: ir.TensorProtocol) -> np.ndarray[Any, np.dtype[np.uint8]] 
         return None
     array = tensor.numpy()
     return array.reshape(-1).view(np.uint8) if array.flags.c_contiguous else None
+
+
+@contextmanager
+def unmapping(tensors: Iterable[ir.TensorProtocol]) -> Iterator[None]:
+    """Unmap again the files that are mapped inside the block.
+
+    Mapped pages that were read count as memory of the process, and a model is mapped once for
+    each tensor that is looked at.
+    """
+    fresh = [
+        tensor for tensor in tensors if isinstance(tensor, ir.ExternalTensor) and tensor.raw is None
+    ]
+    try:
+        yield
+    finally:
+        for tensor in fresh:
+            # A view that is still in use keeps its mapping.
+            with suppress(BufferError):
+                tensor.release()
 
 
 @contextmanager

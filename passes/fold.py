@@ -19,6 +19,7 @@ import onnx_ir as ir
 
 from leptonc.passes.base import PassStats, Refusal
 from leptonc.passes.branches import inline_constant_ifs
+from leptonc.passes.content import unmapping
 from leptonc.passes.evaluator import EvaluationError, Evaluator, Results
 from leptonc.passes.facts import Facts, infer_facts
 from leptonc.passes.fold_plan import Plan, make_plan
@@ -139,13 +140,22 @@ def run_program(program: Program) -> list[ir.TensorProtocol]:
         "session.model_external_initializers_file_folder_path", str(library.parent)
     )
     try:
-        lent = _bind_weights(ort, options, program, library.name)
-        graph = ir.to_proto(program.model).SerializeToString()
-        session = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-        results = [_tensor(value) for value in session.run_with_ort_values(None, {})]
+        with unmapping(program.weights.values()):
+            return _run(ort, options, program, library.name)
     except tuple(failures) as error:
         lines = str(error).strip().splitlines()
         raise EvaluationError(lines[0] if lines else type(error).__name__) from error
+
+
+def _run(ort: Any, options: Any, program: Program, library: str) -> list[ir.TensorProtocol]:
+    """Run once and let go of the weights, so that their files can be unmapped."""
+    lent = _bind_weights(ort, options, program, library)
+    graph = ir.to_proto(program.model).SerializeToString()
+    session = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    results = [_tensor(value) for value in session.run_with_ort_values(None, {})]
+    for value in program.weights:
+        value.const_value = None
+    # In this order: the session has bare pointers to what was lent.
     del session, lent
     return results
 

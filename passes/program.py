@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
 from leptonc.passes.constants import constant
-from leptonc.passes.content import HEAD_OF
+from leptonc.passes.content import HEAD_OF, unmapping
 from leptonc.passes.facts import Facts
 
 _RELABELS = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze"})
@@ -105,14 +106,15 @@ def relabelled(value: ir.Value, region: dict[ir.Node, None], facts: Facts) -> ir
     source = weight
 
     def compute() -> ir.TensorProtocol:
-        array = np.ascontiguousarray(_moved(source, moves))
-        return ir.Tensor(array.reshape(moves[-1][1]), dtype=source.dtype)
+        with unmapping([source]):
+            array = np.ascontiguousarray(_moved(source, moves)).reshape(moves[-1][1])
+            return ir.Tensor(array, dtype=source.dtype)
 
     result = ir.LazyTensor(
         compute, dtype=source.dtype, shape=ir.Shape(moves[-1][1]), name=value.name
     )
     if len(moves) == 1 and source.dtype.bitwidth >= 8 and not isinstance(source, ir.LazyTensor):
-        result.meta[HEAD_OF] = lambda size: _first_bytes(_moved(source, moves), size)
+        result.meta[HEAD_OF] = partial(_first_bytes, source, moves)
     return result
 
 
@@ -123,5 +125,9 @@ def _moved(weight: ir.TensorProtocol, moves: Moves) -> np.ndarray[Any, Any]:
     return array
 
 
-def _first_bytes(array: np.ndarray[Any, Any], size: int) -> bytes:
-    return bytes(array.flat[: max(1, size // array.itemsize)].tobytes()[:size])
+def _first_bytes(weight: ir.TensorProtocol, moves: Moves, size: int) -> bytes:
+    with unmapping([weight]):
+        array = _moved(weight, moves)
+        first: bytes = array.flat[: max(1, size // array.itemsize)].tobytes()
+        del array
+    return first[:size]

@@ -13,7 +13,8 @@ the move and one after it may differ in the last bits.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -32,10 +33,23 @@ _RELEASE_EVERY_S = 0.02
 
 @dataclass(frozen=True)
 class _Opened:
-    """A session of the engine, and the memory that it reads, which must outlive it."""
+    """A session of the engine, and the memory that it reads, which must outlive it.
+
+    Attributes:
+        session: The engine's own.
+        run: Runs it, given output names, arrays by name and None. The engine's public method
+            checks again what our signature has checked, which small models would feel.
+        kept: The memory.
+    """
 
     session: Any
+    run: Callable[[Sequence[str], Mapping[str, Array], None], Sequence[Any]]
     kept: object
+
+
+def _opened(session: Any, kept: object) -> _Opened:
+    inner = getattr(session, "_sess", session)
+    return _Opened(session, inner.run, kept)
 
 
 class OrtEngine:
@@ -79,7 +93,7 @@ class OrtEngine:
         self._current = self._open(full=self._full)
         self._outputs = [output.name for output in self._current.session.get_outputs()]
 
-    def run(self, inputs: Arrays) -> Arrays:
+    def run(self, inputs: Mapping[str, Array]) -> Arrays:
         """Run once; safe to call from many threads.
 
         Raises:
@@ -89,11 +103,11 @@ class OrtEngine:
             self._start_finishing()
         opened = self._current
         try:
-            values = opened.session.run(None, inputs)
+            values = opened.run(self._outputs, inputs, None)
         except self._failures as error:
             raise _failed(error, inputs) from error
         self._answered = True
-        return dict(zip(self._outputs, values, strict=True))
+        return dict(zip(self._outputs, values, strict=False))
 
     def finish(self) -> None:
         """Return when runs go at full speed.
@@ -141,6 +155,7 @@ class OrtEngine:
             self._current = self._open(full=True)
         except LeptonError as error:
             self._problem = error
+            warnings.warn(f"the model runs slower than it could: {error}", stacklevel=1)
         self._full = True
         self._artifact.release_pages()
 
@@ -165,13 +180,13 @@ class OrtEngine:
 
     def _open_in_place(self, graph: bytes, options: Any, settings: Mapping[str, str]) -> _Opened:
         weights = mapped_weights(self._engine, self._artifact, self._variant)
-        return _Opened(open_session(self._engine, graph, weights, options, settings), weights)
+        return _opened(open_session(self._engine, graph, weights, options, settings), weights)
 
     def _open_by_name(self, graph: bytes, options: Any, settings: Mapping[str, str]) -> _Opened:
         declared, kept = give_file(options, self._artifact, self._variant)
         session = open_session(self._engine, graph + declared, {}, options, settings)
         self._artifact.check_not_replaced()
-        return _Opened(session, kept)
+        return _opened(session, kept)
 
 
 @contextmanager

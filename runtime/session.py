@@ -11,7 +11,7 @@ from leptonc.runtime import ort
 from leptonc.runtime.artifact import Artifact, Verification, available_threads, open_artifact
 from leptonc.runtime.binding import Binding
 from leptonc.runtime.errors import InputError, LeptonError, UnsupportedError
-from leptonc.runtime.inputs import Array, Arrays, check_inputs
+from leptonc.runtime.inputs import Array, Arrays, InputGate
 from leptonc.runtime.machine import check_instructions
 from leptonc.runtime.manifest import Variant
 from leptonc.runtime.ort_engine import OrtEngine
@@ -35,10 +35,12 @@ class Session:
         self.variant: str = variant.name
         self.manifest: Mapping[str, Any] = artifact.manifest.raw
         self._engine: OrtEngine | None = engine
+        self._gate = InputGate(self.signature)
 
     def __call__(self, /, **inputs: Array) -> Arrays:
         """Run on arrays given by keyword; see `run`."""
-        return self.run(inputs)
+        engine = self._engine or self._open_engine()
+        return engine.run(self._gate.check(inputs))
 
     def run(self, inputs: Mapping[str, Array]) -> Arrays:
         """Run on arrays by name; returns new arrays by output name.
@@ -49,9 +51,8 @@ class Session:
             InputError: A missing or unknown name, a wrong dtype, rank, size or byte order.
             EngineError: The engine failed.
         """
-        engine = self._open_engine()
-        arrays, _ = check_inputs(self.signature, inputs)
-        return engine.run(arrays)
+        engine = self._engine or self._open_engine()
+        return engine.run(self._gate.check(inputs))
 
     def warm_up(self) -> None:
         """Return when the session runs at full speed (see `load`, "eager").

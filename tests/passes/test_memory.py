@@ -79,6 +79,15 @@ def test_memory_is_for_one_weight_at_most(folder, per_layer, weights_in_memory):
     assert held < 4 << 20
 
 
+@pytest.mark.parametrize("per_layer", ["Identity", "Transpose", "Neg"])
+def test_no_file_stays_mapped(folder, per_layer):
+    """Mapped pages that were read count as memory of the process."""
+    optimized = model(folder, per_layer)
+    tensors = [value.const_value for value in optimized.graph.initializers.values()]
+    optimize(optimized)
+    assert [tensor.raw for tensor in tensors] == [None] * LAYERS
+
+
 def test_a_folded_weight_is_computed_when_it_is_read(folder):
     optimized = model(folder, "Neg")
     optimize(optimized)

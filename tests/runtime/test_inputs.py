@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from leptonc.runtime.errors import InputError
-from leptonc.runtime.inputs import check_inputs
+from leptonc.runtime.inputs import InputGate, check_inputs
 from leptonc.runtime.signature import Dim, Signature, TensorSpec
 
 BATCH = Dim("batch", 1, 4)
@@ -204,3 +204,27 @@ def test_a_signature_reads_as_one_line() -> None:
     assert str(SIGNATURE) == text
     assert BATCH.bounds == "1..4"
     assert Dim("n", 0, None).bounds == "0..any"
+
+
+def test_what_was_accepted_once_does_not_let_anything_else_through():
+    batch = Dim("batch", 1, 4)
+    signature = Signature(
+        (TensorSpec("x", "float32", (batch, 2)), TensorSpec("y", "float32", (batch, 2))), ()
+    )
+    gate = InputGate(signature)
+    good = {"x": np.zeros((2, 2), np.float32), "y": np.zeros((2, 2), np.float32)}
+    for _ in range(3):
+        assert gate.check(good) is not None
+    for name, bad in (
+        ("x", np.zeros((2, 2), np.float64)),
+        ("x", np.zeros((2, 2), ">f4")),
+        ("x", np.zeros((3, 2), np.float32)),
+        ("x", np.zeros((5, 2), np.float32)),
+        ("x", [[0.0, 0.0], [0.0, 0.0]]),
+        ("z", np.zeros((2, 2), np.float32)),
+    ):
+        with pytest.raises(InputError):
+            gate.check({**good, name: bad})
+    strided = np.zeros((2, 4), np.float32)[:, ::2]
+    assert gate.check({**good, "x": strided})["x"].flags.c_contiguous
+    assert gate.check(good) is good
