@@ -54,7 +54,7 @@ def main(artifact: Path, plain: Path, case: Case, *, threads: int, rounds: int, 
 def _open_artifact(path: Path, threads: int) -> Run:
     from leptonc.runtime import load
 
-    session = load(path, threads=threads)
+    session = load(path, threads=threads, eager=True)
     return lambda feed: list(session.run(feed).values())
 
 

@@ -16,11 +16,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+Run = Callable[[Mapping[str, Any]], object]
+
 
 def main(model: str, inputs: str, threads: int, runs: int = 0) -> None:
     """Load `model` (0 threads: the engine's default), run it, print the measurements."""
     began = time.perf_counter()
-    run = _open_onnx(model, threads) if model.endswith(".onnx") else _open_artifact(model, threads)
+    opened = _open_onnx if model.endswith(".onnx") else _open_artifact
+    run, warm_up = opened(model, threads)
     loaded = time.perf_counter()
 
     import numpy as np
@@ -39,13 +42,12 @@ def main(model: str, inputs: str, threads: int, runs: int = 0) -> None:
         "peak_bytes": memory.get("VmHWM"),
     }
     if runs:
+        warm_up()
         record["latency_s"] = _warm_latency(run, arrays, runs)
     sys.stdout.write(json.dumps(record) + "\n")
 
 
-def _warm_latency(
-    run: Callable[[Mapping[str, Any]], object], arrays: Mapping[str, Any], runs: int
-) -> float:
+def _warm_latency(run: Run, arrays: Mapping[str, Any], runs: int) -> float:
     seconds = []
     for _ in range(runs):
         began = time.perf_counter()
@@ -54,19 +56,20 @@ def _warm_latency(
     return sorted(seconds)[len(seconds) // 2]
 
 
-def _open_artifact(model: str, threads: int) -> Callable[[Mapping[str, Any]], object]:
+def _open_artifact(model: str, threads: int) -> tuple[Run, Callable[[], None]]:
     from leptonc.runtime import load
 
-    return load(model, threads=threads or None).run
+    session = load(model, threads=threads or None)
+    return session.run, session.warm_up
 
 
-def _open_onnx(model: str, threads: int) -> Callable[[Mapping[str, Any]], object]:
+def _open_onnx(model: str, threads: int) -> tuple[Run, Callable[[], None]]:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    return lambda arrays: session.run(None, arrays)
+    return lambda arrays: session.run(None, arrays), lambda: None
 
 
 def resident_bytes(status: Path = Path("/proc/self/status")) -> dict[str, int]:

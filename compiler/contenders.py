@@ -80,7 +80,7 @@ def open_contender(path: Path, threads: int | None) -> Contender:
 
 
 def _open_artifact(path: Path, threads: int | None) -> Contender:
-    session = load(path, threads=threads)
+    session = load(path, threads=threads, eager=True)
     return Contender(path, "artifact", session.signature, session.run, session.close)
 
 

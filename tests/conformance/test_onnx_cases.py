@@ -9,6 +9,7 @@ pass too, so the number of graphs changed and of nodes left are held as well.
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import re
@@ -257,8 +258,5 @@ def from_engine(value: ort.OrtValue) -> np.ndarray:
     dtype = by_type.get(value.element_type())
     if dtype is None:
         return value.numpy()
-    # A DLPack view as bytes would need the type; a cast on the engine's side needs a model.
-    memory = (np.ctypeslib.ctypes.c_uint8 * value.tensor_size_in_bytes()).from_address(
-        value.data_ptr()
-    )
-    return np.frombuffer(bytes(memory), dtype).reshape(value.shape())
+    raw = ctypes.string_at(value.data_ptr(), value.tensor_size_in_bytes())
+    return np.frombuffer(raw, dtype).reshape(value.shape())
