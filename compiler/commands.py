@@ -19,6 +19,8 @@ from rich.table import Table
 
 from leptonc.compiler.errors import CompileExtraMissingError
 from leptonc.compiler.settings import (
+    FIRST_OPSET,
+    LAST_OPSET,
     PRECISIONS,
     REQUIREMENTS,
     CompileSettings,
@@ -82,7 +84,9 @@ def leptonc() -> None:
 @click.option("-t", "--target", multiple=True, help="backend-device, e.g. ort-cpu; repeatable.")
 @click.option("-p", "--precision", type=click.Choice(PRECISIONS), help="[default: fp32]")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="[default: NAME.lepton]")
-@click.option("--opset", type=click.IntRange(18, 23), help="ONNX operator set. [default: 20]")
+@click.option(
+    "--opset", type=click.IntRange(FIRST_OPSET, LAST_OPSET), help="ONNX operator set. [default: 20]"
+)
 @click.option("--require", type=click.Choice(REQUIREMENTS), help="[default: portable]")
 @click.option("--inputs", type=click.Path(path_type=Path), help="Example inputs as .npz.")
 @click.option("--tolerance", help="e.g. sqnr=70 (dB) or sqnr=60,relative=0.01.")

@@ -19,6 +19,7 @@ from leptonc.compiler.gates import Gate
 
 PRECISIONS = ("fp32", "fp16", "bf16", "int8", "int4", "auto")
 REQUIREMENTS = ("portable", "native")
+FIRST_OPSET, LAST_OPSET = 18, 23
 
 
 @dataclass(frozen=True)
@@ -111,11 +112,18 @@ def _from_file(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8")).get("compile", {})
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(
             f"the settings file is not valid TOML: {error}", where=str(path)
         ) from error
+    table = tables.get("compile", {})
+    if tables.keys() - {"compile"} or not isinstance(table, dict):
+        raise UsageError(
+            f"the settings file holds {', '.join(tables)}; its only table is [compile]",
+            where=str(path),
+            fix="write every setting under [compile]",
+        )
     known = {field.name for field in dataclasses.fields(CompileSettings)} - {"source"}
     for name in table:
         if name not in known:
@@ -134,10 +142,14 @@ def _converted(name: str, value: Any, path: Path) -> Any:
         several = [value] if isinstance(value, str) else value
         if isinstance(several, list) and all(isinstance(each, str) for each in several):
             return tuple(several)
-    elif (name in {"verify", "simplify"} and isinstance(value, bool)) or (
-        name == "opset" and isinstance(value, int) and not isinstance(value, bool)
-    ):
+    elif name in {"verify", "simplify"} and isinstance(value, bool):
         return value
+    elif name == "opset" and isinstance(value, int) and not isinstance(value, bool):
+        if FIRST_OPSET <= value <= LAST_OPSET:
+            return value
+        raise UsageError(
+            f"opset = {value} is not from {FIRST_OPSET} to {LAST_OPSET}", where=str(path)
+        )
     elif name == "tolerance" and isinstance(value, str):
         return Tolerance.parse(value)
     elif name in {"precision", "require"} and isinstance(value, str):
