@@ -13,6 +13,8 @@ import onnx_ir as ir
 from leptonc.backends.errors import UnsupportedTargetError
 
 DEVICES = ("cpu", "gpu")
+# Named in the plans, so that asking for one is not told to be a spelling mistake.
+PLANNED_TARGETS = ("ort-cuda", "tensorrt", "openvino")
 REQUIREMENTS = ("portable", "native")
 _PIECE = 4 << 20
 
@@ -41,6 +43,10 @@ class Target:
         Raises:
             UnsupportedTargetError: Not of that form, or an unknown device or requirement.
         """
+        if text in PLANNED_TARGETS:
+            raise UnsupportedTargetError(
+                f"this version of leptonc does not build for {text!r} yet", fix="use ort-cpu"
+            )
         backend, separator, device = text.partition("-")
         if not backend or not separator or device not in DEVICES:
             raise UnsupportedTargetError(

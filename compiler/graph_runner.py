@@ -97,6 +97,8 @@ def open_file(path: Path, model: ir.Model) -> Any:
     engine = import_engine()
     options = session_options(engine)
     options.graph_optimization_level = engine.GraphOptimizationLevel.ORT_DISABLE_ALL
+    # Packing would copy every weight of a file that is otherwise only mapped.
+    options.add_session_config_entry("session.disable_prepacking", "1")
     try:
         return engine.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except engine_failures(engine) as error:

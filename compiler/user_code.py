@@ -19,7 +19,7 @@ _FRAME = re.compile(
     r'File "(?P<file>[^"]+)", line (?P<line>\d+), in (?P<name>\S+)(?:\n(?P<code>.*))?'
 )
 _RESTRICTION = re.compile(r"eval (?P<guard>.+) \[guard added\]")
-_FIXED = re.compile(r"Eq\(\w+, \d+\)$")
+_FIXED = re.compile(r"Eq\(.+, \d+\)$")
 _SHAPES_LOGGER = "torch.fx.experimental.symbolic_shapes"
 
 

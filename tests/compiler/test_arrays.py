@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from leptonc.compiler.arrays import load_arrays, save_arrays
+from leptonc.compiler.arrays import load_arrays, load_named_arrays, save_arrays
 from leptonc.runtime.errors import EnvironmentProblem, InputError
 
 
@@ -49,3 +49,16 @@ def test_pickled_objects_are_refused(tmp_path):
 def test_a_missing_folder_leaves_nothing(tmp_path):
     with pytest.raises(EnvironmentProblem, match="cannot be written"):
         save_arrays(tmp_path / "none" / "x.npz", {"a": np.zeros(1)})
+
+
+def test_text_is_written_without_pickling(tmp_path):
+    save_arrays(tmp_path / "x.npz", {"words": np.array(["a", "bc"], dtype=object)})
+    assert load_arrays(tmp_path / "x.npz")["words"].tolist() == ["a", "bc"]
+
+
+@pytest.mark.parametrize("names", [["a"], ["a", "b", "c"], []])
+def test_arrays_for_a_model_must_be_exactly_its_inputs(tmp_path, names):
+    save_arrays(tmp_path / "x.npz", {"b": np.zeros(1), "a": np.zeros(1)})
+    assert list(load_named_arrays(tmp_path / "x.npz", ["a", "b"])) == ["a", "b"]
+    with pytest.raises(InputError, match="the file holds b, a, but the model takes"):
+        load_named_arrays(tmp_path / "x.npz", names)

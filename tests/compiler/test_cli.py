@@ -205,6 +205,8 @@ def test_exit_3_is_bad_input(arguments, message, tmp_path, monkeypatch, capfd):
         (["-p", "int8"], "int8"),
         (["-t", "tensorrt-gpu"], "tensorrt"),
         (["-t", "ort-gpu"], "gpu"),
+        (["-t", "ort-cuda"], "does not build for 'ort-cuda' yet"),
+        (["-t", "tensorrt"], "does not build for 'tensorrt' yet"),
         (["-t", "nonsense"], "nonsense"),
     ],
 )
@@ -293,3 +295,22 @@ def test_no_color_codes_where_there_is_no_terminal(compiled):
     command = [sys.executable, "-m", "leptonc.compiler.cli", "inspect", str(compiled)]
     done = subprocess.run(command, capture_output=True, text=True, check=True, env={**os.environ})
     assert "\x1b[" not in done.stdout
+
+
+def test_wrong_usage_in_json_is_one_object(capfd):
+    assert main(["compile", "m.py", "--frob", "--json"]) == 2
+    error = json.loads(capfd.readouterr().out)["error"]
+    assert error["exit_code"] == 2 and "--frob" in error["what"]
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
+def test_closed_standard_streams_are_survived(compiled, closed):
+    command = f"{sys.executable} -m leptonc.compiler.cli inspect {compiled} {closed}"
+    assert subprocess.run(["bash", "-c", command], check=False).returncode == 0
+
+
+def test_a_full_standard_output_is_one_message(compiled):
+    command = f"{sys.executable} -m leptonc.compiler.cli inspect {compiled} --json >/dev/full"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert done.returncode == 5
+    assert "No space left" in done.stderr and "Traceback" not in done.stderr

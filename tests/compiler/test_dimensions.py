@@ -39,6 +39,7 @@ def test_names_and_bounds_are_read():
         ({"ids": {0: ("batch", 3, 8)}}, "outside 3..8"),
         ({"ids": {0: ("n", 1, 8)}, "mask": {0: ("n", 1, 9)}}, "1..8 elsewhere"),
         ({"ids": {0: "n", 1: "n"}}, "size 5 here and 2 elsewhere"),
+        ({"ids": {0: ("n", 1, 10**30)}}, "exceed any size"),
     ],
 )
 def test_a_wrong_declaration_is_refused(declared, message):
@@ -65,9 +66,11 @@ def test_probes_stay_inside_the_bounds_and_differ_from_the_example(size, low, ro
     assert probes[0] != probes[1]
     for probe in probes:
         assert probe != example
-        assert low <= probe["n"] <= (high or probe["n"])
+        rows = probe.get("n", size)
+        assert low <= rows <= (high or rows)
+        assert ("n" in probe) == (low != high)
         resized = resize_inputs(inputs, axes, probe)
-        assert resized["x"].shape == (probe["n"], probe["m"])
+        assert resized["x"].shape == (rows, probe["m"])
 
 
 def test_without_dynamic_dimensions_there_is_nothing_to_probe():

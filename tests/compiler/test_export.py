@@ -7,7 +7,12 @@ import torch
 
 from leptonc.compiler.compare import Tolerance, compare_outputs
 from leptonc.compiler.dimensions import DynamicDim
-from leptonc.compiler.errors import BakedDimensionError, ExportError, ExportUnsupportedError
+from leptonc.compiler.errors import (
+    BakedDimensionError,
+    ExportError,
+    ExportUnsupportedError,
+    RecipeError,
+)
 from leptonc.compiler.export import LINE_KEY, export
 from leptonc.compiler.graph_runner import GraphRunner
 from leptonc.compiler.probe import probe_dimensions
@@ -208,3 +213,71 @@ def test_the_users_line_is_preferred_to_a_librarys(tmp_path):
     assert (
         line_of_trace(trace, tmp_path) == f"{tmp_path}/net.py:3 in forward(): return self.linear(x)"
     )
+
+
+def test_a_module_that_remembers_is_told_from_a_baked_dimension():
+    def forward(self, x):
+        self.linear.bias.add_(1)
+        return self.linear(x)
+
+    source = source_of(forward, {"x": np.ones((2, 4), np.float32)}, {"x": {0: BATCH}})
+    graph = ir.from_onnx_text(BAKED.format(shape="1, 1"))
+    with pytest.raises(ExportError, match="does not answer the same twice"):
+        probe_dimensions(graph, source, reference_trials(source), Tolerance())
+
+
+def test_a_graph_that_is_wrong_at_the_example_is_not_called_baked():
+    def forward(self, x):
+        return x * 3
+
+    source = source_of(forward, {"x": np.ones((2, 3), np.float32)}, {"x": {0: BATCH}})
+    graph = ir.from_onnx_text(BAKED.format(shape="1, 1"))
+    with pytest.raises(ExportError, match="does not compute what the module does"):
+        probe_dimensions(graph, source, reference_trials(source), Tolerance())
+
+
+def restricted_by_flow(self, x):
+    if x.shape[0] > 3:
+        return x * 2
+    return x
+
+
+def restricted_by_slice(self, x):
+    return x[:-1]
+
+
+@pytest.mark.parametrize(
+    ("forward", "rows", "wanted"),
+    [
+        (restricted_by_flow, 2, "max=3"),
+        (restricted_by_slice, 4, "batch) != 1"),
+        (restricted_by_slice, 2, "fixes it to 2"),
+    ],
+)
+def test_a_restriction_names_its_line_and_what_would_do(forward, rows, wanted):
+    source = source_of(forward, {"x": np.ones((rows, 4), np.float32)}, {"x": {0: BATCH}})
+    with pytest.raises(BakedDimensionError) as caught:
+        export(source, ["output"])
+    assert wanted in caught.value.what
+    assert forward.__name__ in (caught.value.where or "")
+
+
+@pytest.mark.parametrize(
+    ("forward", "output", "message"),
+    [
+        (lambda self, x: x + 1, "x", "both named 'x'"),
+        (lambda self, **named: named["x"] + 1, "y", "no parameter named 'x'"),
+    ],
+)
+def test_names_that_the_graph_cannot_carry_are_refused(forward, output, message):
+    source = source_of(forward, {"x": np.ones((2, 4), np.float32)})
+    with pytest.raises(ExportError, match=message):
+        export(source, [output])
+
+
+def test_sys_exit_in_forward_is_the_modules_failure():
+    def forward(self, x):
+        raise SystemExit(0)
+
+    with pytest.raises(RecipeError, match="SystemExit"):
+        reference_trials(source_of(forward, {"x": np.ones((2, 4), np.float32)}))

@@ -2,12 +2,17 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
+import onnx.parser
+import onnx_ir as ir
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from leptonc.compiler import external_data
 from leptonc.compiler.errors import OnnxFileError
+from leptonc.compiler.interface import settle_outputs
 from leptonc.compiler.source import open_source
-from leptonc.runtime.errors import EngineError, LeptonError
+from leptonc.compiler.verify import reference_trials
+from leptonc.runtime.errors import EngineError, InputError, LeptonError, UnsupportedError
 
 WEIGHT = np.arange(4096, dtype=np.float32).reshape(64, 64) / 4096
 
@@ -163,3 +168,84 @@ def test_a_reference_that_fails_names_the_shapes(tmp_path):
     with pytest.raises(EngineError, match="failed while running") as caught:
         source.reference({"x": np.ones((2, 63), np.float32)})
     assert "x [2, 63]" in (caught.value.where or "")
+
+
+def write_text(folder, text):
+    path = folder / "m.onnx"
+    path.write_bytes(onnx.parser.parse_model(text).SerializeToString())
+    return str(path)
+
+
+HEAD = '<ir_version: {ir}, opset_import: ["" : {opset}]> '
+
+
+@pytest.mark.parametrize(
+    ("ir_version", "opset", "message"),
+    [(14, 20, "IR version 14, and onnxruntime"), (10, 27, "opset 27, and onnxruntime")],
+)
+def test_a_file_newer_than_the_engine_is_not_supported(tmp_path, ir_version, opset, message):
+    head = HEAD.format(ir=ir_version, opset=opset)
+    path = write_text(tmp_path, head + "g (float[2] x) => (float[2] y) { y = Relu(x) }")
+    with pytest.raises(UnsupportedError, match=message) as caught:
+        open_source(path)
+    assert caught.value.exit_code == 4 and caught.value.where == path
+
+
+@pytest.mark.parametrize(
+    ("graph", "message"),
+    [
+        ("(float[2] x) => (float[2] y, float[2] y) { y = Relu(x) }", "two outputs"),
+        ("(float[1099511627776] x) => (float[n] y) { y = Relu(x) }", "too large"),
+        ("(float[2] x) => (float[2] y) { a = Add(x, b) b = Relu(a) y = Relu(b) }", "cycle"),
+    ],
+)
+def test_a_graph_that_no_artifact_can_hold_is_refused(tmp_path, graph, message):
+    with pytest.raises(OnnxFileError, match=message):
+        open_source(write_text(tmp_path, HEAD.format(ir=10, opset=20) + "g " + graph))
+
+
+def test_nodes_in_any_order_and_sizes_of_minus_one_are_read(tmp_path):
+    text = (
+        HEAD.format(ir=10, opset=20) + "g (float[2] x) => (float[2] y) { y = Neg(h) h = Relu(x) }"
+    )
+    model = onnx.parser.parse_model(text)
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = -1
+    (tmp_path / "m.onnx").write_bytes(model.SerializeToString())
+    source = open_source(str(tmp_path / "m.onnx"))
+    assert [node.op_type for node in source.graph.graph] == ["Relu", "Neg"]
+    assert source.axes["x"][0].max is None
+
+
+@pytest.mark.parametrize(("limit", "in_memory"), [(WEIGHT.nbytes, True), (1, False)])
+def test_small_external_weights_are_read_and_large_ones_stay(
+    tmp_path, monkeypatch, limit, in_memory
+):
+    monkeypatch.setattr(external_data, "SMALL", limit)
+    path = write_model(tmp_path / "m.onnx", external="w.data")
+    tensor = open_source(str(path)).graph.graph.initializers["w"].const_value
+    assert isinstance(tensor, ir.ExternalTensor) != in_memory
+    assert np.array_equal(tensor.numpy(), WEIGHT)
+
+
+def test_given_inputs_must_be_the_models(tmp_path):
+    path = write_model(tmp_path / "m.onnx")
+    np.savez(tmp_path / "other.npz", z=np.ones((2, 64), np.float32))
+    with pytest.raises(InputError, match="the model takes x"):
+        open_source(str(path), inputs=tmp_path / "other.npz")
+
+
+@pytest.mark.parametrize(
+    ("declared", "settled"),
+    [
+        ("float[n, 4] y", ["n", "4"]),
+        ("float[n, 5] y", ["n", "None"]),
+        ("float[4, n] y", ["None", "None"]),
+        ("float[n, 4, 4] y", ["None", "None"]),
+    ],
+)
+def test_a_signature_says_what_the_file_returns(tmp_path, declared, settled):
+    body = HEAD.format(ir=10, opset=20) + f"g (float[n, 4] x) => ({declared}) {{ y = Relu(x) }}"
+    source = open_source(write_text(tmp_path, body))
+    settle_outputs(source.graph, reference_trials(source))
+    shape = source.graph.graph.outputs[0].shape
+    assert [str(size if isinstance(size, int) else size.value) for size in shape] == settled

@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import sys
 import textwrap
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from leptonc.compiler.errors import PickleRefusedError, RecipeError, SourceError
 from leptonc.compiler.source import open_source
+from leptonc.runtime.errors import InputError
 
 GOOD = """
 import torch
@@ -143,3 +145,55 @@ def test_a_module_attribute_without_examples_says_so(tmp_path, monkeypatch):
             open_source("bare_net:net")
     finally:
         sys.modules.pop("bare_net", None)
+
+
+HOSTILE = "import sys, torch\nfrom torch import nn\ndef example_inputs(): return {'input': %s}\n"
+DENSE = "torch.ones(2, 4)"
+
+
+@pytest.mark.parametrize(
+    ("build", "example", "message"),
+    [
+        ("torch.compile(nn.Linear(4, 4))", DENSE, "wrapped by torch.compile"),
+        ("nn.DataParallel(nn.Linear(4, 4))", DENSE, "wrapped in DataParallel"),
+        ("torch.jit.script(nn.ReLU())", DENSE, "TorchScript"),
+        ("nn.LazyLinear(4)", DENSE, "'weight' has no shape yet"),
+        ("nn.Linear(4, 4, device='meta')", DENSE, "'weight' is on the meta device"),
+        ("nn.Linear", DENSE, "returned type, not a torch.nn.Module"),
+        ("sys.exit(0)", DENSE, "build() failed: SystemExit"),
+        ("(_ for _ in ()).throw(GeneratorExit)", DENSE, "build() failed: GeneratorExit"),
+        ("nn.ReLU()", "torch.ones(2, dtype=torch.complex64)", "dtype complex64"),
+        ("nn.ReLU()", "torch.ones(2, dtype=torch.bfloat16)", "dtype torch.bfloat16"),
+        ("nn.ReLU()", "torch.eye(2).to_sparse()", "is a sparse_coo tensor"),
+        ("nn.ReLU()", "torch.ones(2, device='meta')", "is a meta tensor"),
+        ("nn.ReLU()", "torch.ones(2).numpy().astype(object)", "dtype object"),
+    ],
+)
+def test_what_cannot_be_compiled_is_said_at_once(tmp_path, build, example, message):
+    path = write(tmp_path, HOSTILE % example + f"def build(): return {build}\n")
+    with pytest.raises(SourceError) as caught:
+        open_source(str(path))
+    assert message in str(caught.value)
+    assert caught.value.fix or "returned type" in message
+
+
+def test_a_foreign_byte_order_is_turned_round(tmp_path):
+    example = "__import__('numpy').arange(3, dtype='>f4')"
+    source = open_source(
+        str(write(tmp_path, HOSTILE % example + "def build(): return nn.ReLU()\n"))
+    )
+    assert source.inputs["input"].dtype.isnative
+    assert source.inputs["input"].tolist() == [0, 1, 2]
+
+
+def test_a_recipe_cannot_move_us_to_another_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    open_source(str(write(tmp_path, GOOD + "\nimport os\nos.chdir('/')\n")))
+    assert Path.cwd() == tmp_path
+
+
+def test_arrays_that_do_not_fit_the_recipe_name_their_file(tmp_path):
+    np.savez(tmp_path / "other.npz", z=np.ones((2, 4), np.float32))
+    with pytest.raises(InputError, match="no array 'x'") as caught:
+        open_source(str(write(tmp_path, GOOD)), inputs=tmp_path / "other.npz")
+    assert "other.npz" in (caught.value.where or "")

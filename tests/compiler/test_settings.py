@@ -37,6 +37,9 @@ def test_flags_win_over_the_file(tmp_path):
         ("[compile]\nverify = 1", "wrong type"),
         ("[compile]\nprecision = 'fp31'", "is not one of"),
         ("[compile]\ntarget = [3]", "wrong type"),
+        ("[compile]\nopset = 99", "opset = 99 is not from 18 to 23"),
+        ("compile = 3", "its only table is [compile]"),
+        ("[compiler]\nopset = 20", "its only table is [compile]"),
     ],
 )
 def test_a_wrong_file_is_a_usage_error(tmp_path, text, message):
@@ -50,3 +53,13 @@ def test_a_wrong_file_is_a_usage_error(tmp_path, text, message):
 def test_every_setting_is_echoed():
     described = resolve_settings("net.py", {}).described()
     assert {"source", "target", "precision", "opset", "output", "verify"} <= described.keys()
+
+
+@pytest.mark.parametrize("overwritten", ["source", "inputs"])
+def test_the_output_never_overwrites_what_it_is_made_from(tmp_path, overwritten):
+    files = {name: tmp_path / name for name in ("source", "inputs")}
+    for path in files.values():
+        path.touch()
+    flags = {"output": files[overwritten], "inputs": files["inputs"]}
+    with pytest.raises(UsageError, match=f"would overwrite the {overwritten}"):
+        resolve_settings(str(files["source"]), flags)
