@@ -17,10 +17,10 @@ from leptonc.compiler.arrays import Arrays
 from leptonc.runtime import load
 from leptonc.runtime.errors import (
     EngineError,
-    EngineMissingError,
     InputError,
     UnsupportedError,
 )
+from leptonc.runtime.ort import import_engine
 from leptonc.runtime.signature import Dim, Signature, TensorSpec
 
 # ONNX Runtime's names of tensor types, as NumPy spells them.
@@ -85,12 +85,7 @@ def _open_artifact(path: Path, threads: int | None) -> Contender:
 
 
 def _open_onnx(path: Path, threads: int | None) -> Contender:
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise EngineMissingError(
-            "onnxruntime is not installed", fix="pip install 'leptonc[ort]'"
-        ) from error
+    onnxruntime = import_engine()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or 0
     options.log_severity_level = 3

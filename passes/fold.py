@@ -120,17 +120,12 @@ def run_program(program: Program) -> list[ir.TensorProtocol]:
     Raises:
         EvaluationError: It has no kernel, or refuses, or fails.
     """
-    import onnxruntime as ort
-    from onnxruntime.capi import onnxruntime_pybind11_state as state
+    from leptonc.runtime.ort import engine_failures, import_engine
 
-    failures = [
-        kind
-        for kind in vars(state).values()
-        if isinstance(kind, type) and issubclass(kind, Exception)
-    ]
-    failures += [RuntimeError, ValueError, TypeError, OSError]
+    ort = import_engine()
+    failures = (*engine_failures(ort), OSError)
     # The engine wants the file of a lent weight to exist, and never opens it.
-    library = Path(state.__file__)
+    library = Path(ort.capi.onnxruntime_pybind11_state.__file__)
     options = ort.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = options.inter_op_num_threads = 1
@@ -142,7 +137,7 @@ def run_program(program: Program) -> list[ir.TensorProtocol]:
     try:
         with unmapping(program.weights.values()):
             return _run(ort, options, program, library.name)
-    except tuple(failures) as error:
+    except failures as error:
         lines = str(error).strip().splitlines()
         raise EvaluationError(lines[0] if lines else type(error).__name__) from error
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,11 +24,13 @@ _SILENT = 4
 
 
 def import_engine() -> Any:
-    """Return the onnxruntime module.
+    """Return the onnxruntime module, with its telemetry off unless the user set it.
 
     Raises:
         EngineMissingError: It is not installed, or cannot be imported.
     """
+    # Importing it opens a telemetry session, with a file in TMPDIR, unless told not to.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
         import onnxruntime
     except ImportError as error:

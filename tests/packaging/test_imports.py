@@ -48,7 +48,6 @@ ALLOWED: dict[str, frozenset[str]] = {
 # One file each that may load what its package otherwise may not.
 ALONE: dict[str, frozenset[str]] = {
     "runtime/ort.py": frozenset({"onnxruntime"}),
-    "passes/fold.py": frozenset({"onnxruntime"}),
     # onnx_ir reads protobuf from a file only; a graph inside an artifact is not one.
     "backends/unpack.py": frozenset({"onnx"}),
     "passes/simplify.py": frozenset({"onnxsim", "onnx"}),
