@@ -123,7 +123,7 @@ def run_program(program: Program) -> list[ir.TensorProtocol]:
     from leptonc.runtime.ort import engine_failures, import_engine
 
     ort = import_engine()
-    failures = (*engine_failures(ort), OSError)
+    failures: tuple[type[BaseException], ...] = (*engine_failures(ort), OSError)
     # The engine wants the file of a lent weight to exist, and never opens it.
     library = Path(ort.capi.onnxruntime_pybind11_state.__file__)
     options = ort.SessionOptions()
