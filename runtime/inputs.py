@@ -6,7 +6,7 @@ Every refusal names the input, what it is, what it should be, and the line that 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NoReturn, cast
+from typing import NoReturn
 
 import numpy as np
 
@@ -43,28 +43,21 @@ class InputGate:
         Raises:
             InputError: As `check_inputs` does.
         """
-        shapes = self._plain_shapes(given)
-        if shapes in self._accepted:
-            return cast("dict[str, Array]", given)
+        shapes: list[tuple[int, ...]] = []
+        if type(given) is dict and len(given) == len(self._plan):
+            for name, dtype in self._plan:
+                array = given.get(name)
+                # Builtin dtypes are singletons, and `carray` is contiguous, aligned and writable
+                # in one question; what answers no gets the second look.
+                if type(array) is np.ndarray and array.dtype is dtype and array.flags.carray:
+                    shapes.append(array.shape)
+            key = tuple(shapes)
+            if key in self._accepted:
+                return given
         arrays, _ = check_inputs(self._signature, given)
-        if shapes and len(self._accepted) < REMEMBERED_SHAPES:
-            self._accepted.add(shapes)
+        if shapes and len(shapes) == len(self._plan) and len(self._accepted) < REMEMBERED_SHAPES:
+            self._accepted.add(tuple(shapes))
         return arrays
-
-    def _plain_shapes(self, given: Mapping[str, object]) -> tuple[tuple[int, ...], ...]:
-        """Return the shapes in order if all but those is as it should be, else nothing."""
-        if type(given) is not dict or len(given) != len(self._plan):
-            return ()
-        shapes = []
-        for name, dtype in self._plan:
-            array = given.get(name)
-            if type(array) is not np.ndarray or dtype is None or array.dtype != dtype:
-                return ()
-            flags = array.flags
-            if not (flags.c_contiguous and flags.aligned):
-                return ()
-            shapes.append(array.shape)
-        return tuple(shapes)
 
 
 def check_inputs(

@@ -15,7 +15,7 @@ from __future__ import annotations
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -99,11 +99,27 @@ class OrtEngine:
         Raises:
             EngineError: ONNX Runtime fails; the message is its own.
         """
-        if not self._full and self._answered:
+        if not self._full:
+            return self._run_early(inputs)
+        try:
+            values = self._current.run(self._outputs, inputs, None)
+        except self._failures as error:
+            raise _failed(error, inputs) from error
+        return dict(zip(self._outputs, values, strict=False))
+
+    def _run_early(self, inputs: Mapping[str, Array]) -> Arrays:
+        """Run on the weights as they lie in the file, while there is nothing better.
+
+        The first run reads each weight once, in order, and gives its pages back behind it, so
+        that a process that has answered once does not count the whole file as its memory.
+        """
+        if self._answered:
             self._start_finishing()
+        behind = nullcontext() if self._answered else _releasing_pages(self._artifact)
         opened = self._current
         try:
-            values = opened.run(self._outputs, inputs, None)
+            with behind:
+                values = opened.run(self._outputs, inputs, None)
         except self._failures as error:
             raise _failed(error, inputs) from error
         self._answered = True
