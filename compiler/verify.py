@@ -106,24 +106,31 @@ def run_trials(
 ) -> tuple[TrialResult, ...]:
     """Load `artifact` with the runtime in a process of its own and compare every output.
 
+    A large model answers its first call from the mapped weights and later ones from packed
+    weights. Both must be right, so a single trial is run twice and its worse result returned.
+
     Raises:
         VerificationError: The process failed or died; a difference is a result, not an error.
     """
+    runs = tuple(trials) * 2 if len(trials) == 1 else tuple(trials)
     with scratch_folder() as folder:
         arguments: list[str] = []
-        for index, trial in enumerate(trials):
+        for index, trial in enumerate(runs):
             save_arrays(folder / f"inputs-{index}.npz", trial.inputs)
             arguments += [str(folder / f"{kind}-{index}.npz") for kind in ("inputs", "outputs")]
         _run_child(artifact, arguments)
-        return tuple(
+        results = tuple(
             TrialResult(
                 trial.sizes,
                 compare_outputs(
                     trial.expected, load_arrays(folder / f"outputs-{index}.npz"), tolerance
                 ),
             )
-            for index, trial in enumerate(trials)
+            for index, trial in enumerate(runs)
         )
+    if len(results) > len(trials):
+        return results[:1] if not results[0].passed else results[1:]
+    return results
 
 
 def _run_child(artifact: str, arguments: Sequence[str]) -> None:
