@@ -19,6 +19,15 @@ class Refusal:
 
     node: str
     reason: str
+    rule: str = ""
+
+
+@dataclass(frozen=True)
+class Firing:
+    """A rewrite that was made: which rule, and at which node."""
+
+    rule: str
+    node: str
 
 
 @dataclass(frozen=True)
@@ -31,6 +40,7 @@ class PassStats:
         nodes_before: Nodes in the graph, its subgraphs and functions, before.
         nodes_after: The same, after.
         refused: Near misses with their reasons, in graph order.
+        fired: The rewrites that rules made, in the order they were made.
     """
 
     name: str
@@ -38,6 +48,7 @@ class PassStats:
     nodes_before: int
     nodes_after: int
     refused: tuple[Refusal, ...] = ()
+    fired: tuple[Firing, ...] = ()
 
     @property
     def changed(self) -> int:
