@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,9 @@ import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 from onnx import numpy_helper
+
+# Tests share `surroundings`; in pytest's importlib mode their folder is not on the path.
+sys.path.insert(0, str(Path(__file__).parent))
 
 HEADER = '<ir_version: 10, opset_import: ["" : 20, "test" : 1]>\n'
 
