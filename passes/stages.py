@@ -1,0 +1,145 @@
+"""Which passes run, in which order, and until when.
+
+canonical: what computes nothing goes, what is constant is computed, what is equal is stored
+    once. Exact: every output keeps its bits. Calibration tables bind to the graph after it.
+fuse: several nodes that compute one thing become that thing. Outputs may change by rounding.
+lower: what the target runs best.
+
+Each stage runs until it changes nothing, and all of them until none changes anything: a second
+`optimize` finds nothing to do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import onnx_ir as ir
+
+from leptonc.passes.base import Pass, PassStats
+from leptonc.passes.clean import Clean
+from leptonc.passes.errors import PassError
+from leptonc.passes.facts import Facts, infer_facts
+from leptonc.passes.fold import Fold
+from leptonc.passes.pipeline import run_passes
+from leptonc.passes.rule import TARGETS
+from leptonc.passes.share import Share
+from leptonc.runtime.errors import UnsupportedError
+
+# Each round after the first needs something that the one before made possible. A chain of shape
+# computations takes a round per link that the inference cannot see through.
+_MOST_ROUNDS = 64
+
+MakePass = Callable[[str, Facts], Pass]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Passes that run one after the other until none changes anything.
+
+    Attributes:
+        name: "canonical", "fuse" or "lower".
+        passes: Each makes a pass from the target and the facts.
+    """
+
+    name: str
+    passes: tuple[MakePass, ...]
+
+
+STAGES = (
+    Stage(
+        "canonical",
+        (
+            lambda _, facts: Clean(facts),
+            lambda _, facts: Fold(facts=facts),
+            lambda _, __: Share(),
+        ),
+    ),
+)
+
+
+def optimize(model: ir.Model, *, target: str = "generic") -> tuple[PassStats, ...]:
+    """Rewrite `model` in place for `target`, until there is nothing left to do.
+
+    The inputs and outputs of the graph keep their names, order, types and shapes.
+
+    Args:
+        model: Any valid model; weights may be external and are not read as a whole.
+        target: What the model is for, one of `TARGETS`.
+
+    Returns:
+        What each pass did, in the order they ran; a pass that ran before is listed again only
+        when it changed something. Refusals are those that still stand in the end, with the
+        last entry of their pass.
+
+    Raises:
+        ModelError: `model` is invalid.
+        UnsupportedError: `target` is not known.
+        PassError: A pass broke the graph, or the passes do not come to an end.
+    """
+    if target not in TARGETS:
+        raise UnsupportedError(
+            f"there is no target {target!r}",
+            where="leptonc.passes.optimize",
+            fix=f"choose one of {', '.join(TARGETS)}",
+        )
+    # Checks the model before anything else looks at it.
+    run_passes(model, ())
+    work = _Work(model, target)
+    settled: dict[str, int] = {}
+    while any(settled.get(stage.name) != work.version for stage in STAGES):
+        for stage in STAGES:
+            work.settle(stage)
+            settled[stage.name] = work.version
+    return summary(work.results)
+
+
+class _Work:
+    """The state of one `optimize`."""
+
+    def __init__(self, model: ir.Model, target: str) -> None:
+        self.model = model
+        self.target = target
+        self.version = 0
+        self.results: list[PassStats] = []
+        self._facts: tuple[int, Facts] | None = None
+        self._rounds = 0
+
+    def settle(self, stage: Stage) -> None:
+        """Run the passes of `stage` until they change nothing."""
+        while True:
+            before = self.version
+            facts = self._current_facts()
+            passes = [make(self.target, facts) for make in stage.passes]
+            stats = run_passes(self.model, passes)
+            self.version += any(step.changed for step in stats)
+            self.results.extend(stats)
+            if self.version == before:
+                return
+            self._rounds += 1
+            if self._rounds > _MOST_ROUNDS:
+                raise PassError(
+                    "the passes do not come to an end",
+                    where=f"stage {stage.name!r}",
+                    fix="this is a bug in leptonc: please report it with the model",
+                )
+
+    def _current_facts(self) -> Facts:
+        if self._facts is None or self._facts[0] != self.version:
+            self._facts = self.version, infer_facts(self.model)
+        return self._facts[1]
+
+
+def summary(results: Sequence[PassStats]) -> tuple[PassStats, ...]:
+    """Drop repeated runs that did nothing; keep the refusals of the last run of each pass."""
+    last = {step.name: step.refused for step in results}
+    seen: set[str] = set()
+    kept: list[PassStats] = []
+    for step in results:
+        if step.changed or step.name not in seen:
+            seen.add(step.name)
+            kept.append(replace(step, refused=()))
+    final = {step.name: number for number, step in enumerate(kept)}
+    for name, number in final.items():
+        kept[number] = replace(kept[number], refused=last[name])
+    return tuple(kept)
