@@ -6,10 +6,11 @@ from leptonc.passes.base import Firing, Pass, PassStats, Refusal
 from leptonc.passes.clean import Clean
 from leptonc.passes.fold import Fold
 from leptonc.passes.rule import TARGETS
+from leptonc.passes.shapes import Shapes
 from leptonc.passes.share import Share
 from leptonc.passes.simplify import Simplify
 from leptonc.passes.stages import optimize
 
 __all__ = ["PASSES", "TARGETS", "Firing", "Pass", "PassStats", "Refusal", "optimize"]
 
-PASSES: tuple[type[Pass], ...] = (Clean, Fold, Share, Simplify)
+PASSES: tuple[type[Pass], ...] = (Clean, Fold, Shapes, Share, Simplify)

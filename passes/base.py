@@ -41,6 +41,8 @@ class PassStats:
         nodes_after: The same, after.
         refused: Near misses with their reasons, in graph order.
         fired: The rewrites that rules made, in the order they were made.
+        removed: The nodes that are gone, in their order; `run_passes` fills it in.
+        rewritten: The nodes that are new or have other inputs or attributes; so too.
     """
 
     name: str
@@ -49,6 +51,8 @@ class PassStats:
     nodes_after: int
     refused: tuple[Refusal, ...] = ()
     fired: tuple[Firing, ...] = ()
+    removed: tuple[str, ...] = ()
+    rewritten: tuple[str, ...] = ()
 
     @property
     def changed(self) -> int:

@@ -8,7 +8,7 @@ import onnx_ir as ir
 
 from leptonc.passes.constants import constant_bool
 from leptonc.passes.graph import Names, Root, alias, detach, graphs, roots, values_of
-from leptonc.passes.site import has_plain_attributes
+from leptonc.passes.operators import has_plain_attributes
 
 
 def inline_constant_ifs(model: ir.Model, names: Names) -> int:

@@ -19,7 +19,8 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from leptonc.passes.site import Site, has_plain_attributes
+from leptonc.passes.operators import has_plain_attributes
+from leptonc.passes.site import Site
 
 _RELABELS = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze"})
 

@@ -3,12 +3,13 @@
 LeptonError (runtime/errors.py)
 ├── PassError        exit code 1   a pass broke the graph: a bug in leptonc, named with its pass
 ├── ModelError                 3   the graph was already invalid when it came in
-└── PassRefusedError           4   a pass that was asked for by name cannot run on this graph
+├── PassRefusedError           4   a pass that was asked for by name cannot run on this graph
+└── PluginError                5   a pass of another distribution cannot be loaded, failed or broke the graph
 """
 
 from __future__ import annotations
 
-from leptonc.runtime.errors import LeptonError
+from leptonc.runtime.errors import EnvironmentProblem, LeptonError
 
 
 class PassError(LeptonError):
@@ -25,3 +26,7 @@ class PassRefusedError(LeptonError):
     """A pass that was asked for by name cannot run on this graph."""
 
     exit_code = 4
+
+
+class PluginError(EnvironmentProblem):
+    """A pass of another distribution cannot be loaded, failed, or broke the graph."""

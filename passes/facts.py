@@ -12,6 +12,9 @@ from onnx_ir.passes.common import ShapeInferencePass
 
 from leptonc.passes.constants import constant
 from leptonc.passes.graph import graphs
+from leptonc.passes.sizes import Size
+from leptonc.passes.symbolic import infer_symbolic
+from leptonc.passes.symbolic_view import Symbolic
 
 Dims = tuple[int | None, ...]
 
@@ -30,6 +33,7 @@ class Facts:
                 known. Not in functions, which each call may give other types.
         """
         self._declared = declared
+        self._symbols = Symbolic()
         self._dims: dict[ir.Value, Dims] = {}
         self._dtypes: dict[ir.Value, ir.DataType] = {}
 
@@ -48,6 +52,9 @@ class Facts:
             self._dims.setdefault(new, self._dims[old])
         if old in self._dtypes:
             self._dtypes.setdefault(new, self._dtypes[old])
+        for known in (self._symbols.sizes, self._symbols.contents):
+            if old in known:
+                known.setdefault(new, known[old])
 
     def dims(self, value: ir.Value | None) -> Dims | None:
         """Return the dimensions of `value`, or None when even its rank is not known."""
@@ -69,6 +76,21 @@ class Facts:
         """Return the number of dimensions of `value`, if known."""
         dims = self.dims(value)
         return None if dims is None else len(dims)
+
+    def follow(self, model: ir.Model) -> None:
+        """Follow the sizes of `model` by name, from what is known of their numbers."""
+        self._symbols = infer_symbolic(model, self.dims)
+
+    def symbolic(self, value: ir.Value | None) -> tuple[Size, ...] | None:
+        """Return the dimensions of `value` by name, or None when its rank is not known.
+
+        Two that are equal are equal in every run.
+        """
+        return self._symbols.dims(value)
+
+    def content(self, value: ir.Value | None) -> tuple[Size, ...] | None:
+        """Return the elements of an INT64 vector or scalar that follow from sizes, or None."""
+        return self._symbols.content(value)
 
     def dtype(self, value: ir.Value | None) -> ir.DataType | None:
         """Return the element type of a tensor; None for sequences, optionals and unknowns."""
@@ -99,6 +121,7 @@ def infer_facts(model: ir.Model) -> Facts:
         for node, twin_node in zip(graph, twin_graph, strict=True):
             for value, other in zip(node.outputs, twin_node.outputs, strict=True):
                 facts.learn(value, other)
+    facts.follow(model)
     return facts
 
 

@@ -10,8 +10,13 @@ import onnx_ir as ir
 
 from leptonc.passes.constants import constant
 from leptonc.passes.facts import Facts
-from leptonc.passes.operators import CONTAINERS, CONTROL_FLOW, RANDOM, TRAINING
-from leptonc.passes.site import has_plain_attributes
+from leptonc.passes.operators import (
+    CONTAINERS,
+    CONTROL_FLOW,
+    RANDOM,
+    TRAINING,
+    has_plain_attributes,
+)
 
 # What a string is taken to need, and how many of them are folded at most.
 _STRING_BYTES = 64

@@ -13,7 +13,8 @@ import onnx_ir as ir
 
 from leptonc.passes.constants import constant_bool, constant_ints
 from leptonc.passes.facts import Dims
-from leptonc.passes.site import Site, has_plain_attributes
+from leptonc.passes.operators import has_plain_attributes
+from leptonc.passes.site import Site
 
 # Before it, Cast, Dropout and broadcasting were spelled in other ways.
 _FIRST_OPSET = 7

@@ -49,3 +49,22 @@ def is_deterministic(node: ir.Node) -> bool:
     if node.domain or subgraphs(node):
         return False
     return node.op_type not in RANDOM | TRAINING
+
+
+_ATTRIBUTE_TYPES = {
+    **dict.fromkeys(("perm", "axes", "pads", "starts", "ends"), ir.AttributeType.INTS),
+    **dict.fromkeys(("to", "axis", "allowzero", "start", "end"), ir.AttributeType.INT),
+    **dict.fromkeys(("then_branch", "else_branch"), ir.AttributeType.GRAPH),
+}
+
+
+def has_plain_attributes(node: ir.Node) -> bool:
+    """Whether the attributes of `node` can be read.
+
+    One may be that of a function call, and so not known, or of a type that no engine accepts.
+    """
+    return all(
+        not attribute.is_ref()
+        and attribute.type == _ATTRIBUTE_TYPES.get(attribute.name, attribute.type)
+        for attribute in node.attributes.values()
+    )

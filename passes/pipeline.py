@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import onnx_ir as ir
 
@@ -38,7 +39,7 @@ def run_passes(model: ir.Model, passes: Sequence[Pass]) -> tuple[PassStats, ...]
         stats = step.run(model)
         _check_exit(model, step.name, interface)
         if stats.changed:
-            _stamp(model, step.name, before)
+            stats = _stamp(model, stats, before)
         results.append(stats)
     return tuple(results)
 
@@ -78,11 +79,18 @@ def _fingerprint(node: ir.Node) -> _Fingerprint:
     return node.op_type, node.domain, tuple(node.inputs), tuple(node.attributes.values())
 
 
-def _stamp(model: ir.Model, name: str, before: dict[ir.Node, _Fingerprint]) -> None:
+def _stamp(model: ir.Model, stats: PassStats, before: Mapping[ir.Node, _Fingerprint]) -> PassStats:
+    """Put the name of the pass on the nodes that it made or changed, and say which they are."""
+    rewritten: list[str] = []
+    gone = dict.fromkeys(before)
     for node in all_nodes(model):
         old = before.get(node)
+        gone.pop(node, None)
         if old is None or _differs(old, _fingerprint(node)):
-            node.metadata_props[STAMP] = name
+            node.metadata_props[STAMP] = stats.name
+            rewritten.append(node.name or "")
+    removed = tuple(node.name or "" for node in gone)
+    return replace(stats, removed=removed, rewritten=tuple(rewritten))
 
 
 def _differs(old: _Fingerprint, new: _Fingerprint) -> bool:

@@ -25,10 +25,10 @@ from leptonc.passes.graph import (
     opset_of,
     roots,
 )
-from leptonc.passes.operators import is_removable
+from leptonc.passes.operators import has_plain_attributes, is_removable
 from leptonc.passes.opset import obstacle_to_raising
 from leptonc.passes.rule import Rule
-from leptonc.passes.site import Site, has_plain_attributes, operator
+from leptonc.passes.site import Site, operator
 from leptonc.passes.sweep import sweep
 
 # Each sweep over the graph after the first needs something that the one before made possible.

@@ -15,7 +15,7 @@ import onnx_ir as ir
 
 from leptonc.passes.constants import constant, constant_ints
 from leptonc.passes.facts import Facts
-from leptonc.passes.site import has_plain_attributes
+from leptonc.passes.operators import has_plain_attributes
 
 # Longer vectors are no shapes.
 _LONGEST = 64

@@ -9,23 +9,7 @@ import onnx_ir as ir
 
 from leptonc.passes.constants import constant, constant_ints
 from leptonc.passes.facts import Facts
-
-_TYPES = {
-    **dict.fromkeys(("perm", "axes", "pads", "starts", "ends"), ir.AttributeType.INTS),
-    **dict.fromkeys(("to", "axis", "allowzero", "start", "end"), ir.AttributeType.INT),
-    **dict.fromkeys(("then_branch", "else_branch"), ir.AttributeType.GRAPH),
-}
-
-
-def has_plain_attributes(node: ir.Node) -> bool:
-    """Whether the attributes of `node` can be read.
-
-    One may be that of a function call, and so not known, or of a type that no engine accepts.
-    """
-    return all(
-        not attribute.is_ref() and attribute.type == _TYPES.get(attribute.name, attribute.type)
-        for attribute in node.attributes.values()
-    )
+from leptonc.passes.operators import has_plain_attributes
 
 
 def operator(node: ir.Node) -> str:

@@ -22,7 +22,9 @@ from leptonc.passes.errors import PassError
 from leptonc.passes.facts import Facts, infer_facts
 from leptonc.passes.fold import Fold
 from leptonc.passes.pipeline import run_passes
+from leptonc.passes.plugins import Plugin, plugin_passes
 from leptonc.passes.rule import TARGETS
+from leptonc.passes.shapes import Shapes
 from leptonc.passes.share import Share
 from leptonc.runtime.errors import UnsupportedError
 
@@ -52,13 +54,18 @@ STAGES = (
         (
             lambda _, facts: Clean(facts),
             lambda _, facts: Fold(facts=facts),
+            lambda target, facts: Shapes(target, facts),
             lambda _, __: Share(),
         ),
     ),
+    Stage("fuse", ()),
+    Stage("lower", ()),
 )
 
 
-def optimize(model: ir.Model, *, target: str = "generic") -> tuple[PassStats, ...]:
+def optimize(
+    model: ir.Model, *, target: str = "generic", plugins: Sequence[Plugin] = ()
+) -> tuple[PassStats, ...]:
     """Rewrite `model` in place for `target`, until there is nothing left to do.
 
     The inputs and outputs of the graph keep their names, order, types and shapes.
@@ -66,6 +73,8 @@ def optimize(model: ir.Model, *, target: str = "generic") -> tuple[PassStats, ..
     Args:
         model: Any valid model; weights may be external and are not read as a whole.
         target: What the model is for, one of `TARGETS`.
+        plugins: Passes of others, which run at the end of their stages: `load_plugins()` of
+            `leptonc.passes.plugins` finds those that are installed.
 
     Returns:
         What each pass did, in the order they ran; a pass that ran before is listed again only
@@ -76,6 +85,7 @@ def optimize(model: ir.Model, *, target: str = "generic") -> tuple[PassStats, ..
         ModelError: `model` is invalid.
         UnsupportedError: `target` is not known.
         PassError: A pass broke the graph, or the passes do not come to an end.
+        PluginError: One of `plugins` failed or broke the graph.
     """
     if target not in TARGETS:
         raise UnsupportedError(
@@ -85,7 +95,7 @@ def optimize(model: ir.Model, *, target: str = "generic") -> tuple[PassStats, ..
         )
     # Checks the model before anything else looks at it.
     run_passes(model, ())
-    work = _Work(model, target)
+    work = _Work(model, target, plugins)
     settled: dict[str, int] = {}
     while any(settled.get(stage.name) != work.version for stage in STAGES):
         for stage in STAGES:
@@ -97,9 +107,10 @@ def optimize(model: ir.Model, *, target: str = "generic") -> tuple[PassStats, ..
 class _Work:
     """The state of one `optimize`."""
 
-    def __init__(self, model: ir.Model, target: str) -> None:
+    def __init__(self, model: ir.Model, target: str, plugins: Sequence[Plugin]) -> None:
         self.model = model
         self.target = target
+        self.plugins = plugins
         self.version = 0
         self.results: list[PassStats] = []
         self._facts: tuple[int, Facts] | None = None
@@ -111,6 +122,7 @@ class _Work:
             before = self.version
             facts = self._current_facts()
             passes = [make(self.target, facts) for make in stage.passes]
+            passes += plugin_passes(self.plugins, stage.name, self.target, facts)
             stats = run_passes(self.model, passes)
             self.version += any(step.changed for step in stats)
             self.results.extend(stats)
@@ -118,10 +130,12 @@ class _Work:
                 return
             self._rounds += 1
             if self._rounds > _MOST_ROUNDS:
+                restless = ", ".join(step.name for step in stats if step.changed)
                 raise PassError(
                     "the passes do not come to an end",
-                    where=f"stage {stage.name!r}",
-                    fix="this is a bug in leptonc: please report it with the model",
+                    where=f"stage {stage.name!r}, where these go on changing it: {restless}",
+                    fix="this is a bug in leptonc, or in a plugin among these: "
+                    "please report it with the model",
                 )
 
     def _current_facts(self) -> Facts:

@@ -124,7 +124,7 @@ def test_exit_0_for_help_and_version(capfd):
 
 
 def test_exit_1_is_a_bug_and_says_so(tmp_path, monkeypatch, capfd):
-    def broken(settings, stages=None):
+    def broken(settings, stages=None, on_rewritten=None):
         raise RuntimeError("surprise")
 
     monkeypatch.setattr(driver, "compile_model", broken)
@@ -138,7 +138,7 @@ def test_exit_1_is_a_bug_and_says_so(tmp_path, monkeypatch, capfd):
 
 
 def test_exit_1_when_a_pass_breaks_the_graph(tmp_path, monkeypatch, capfd):
-    def broken(model, *, target="generic"):
+    def broken(model, *, target="generic", plugins=()):
         raise PassError("the pass 'fold' left a dangling input", where="node 'x'")
 
     monkeypatch.setattr(driver, "optimize", broken)
@@ -233,8 +233,8 @@ def test_exit_5_for_a_folder_that_does_not_exist(tmp_path, capfd):
 def test_exit_6_when_a_rewrite_changes_the_answer(tmp_path, monkeypatch, capfd):
     optimize = driver.optimize
 
-    def wrong(model, *, target="generic"):
-        stats = optimize(model, target=target)
+    def wrong(model, *, target="generic", plugins=()):
+        stats = optimize(model, target=target, plugins=plugins)
         relu = next(node for node in model.graph if node.op_type == "Relu")
         relu.op_type = "Tanh"
         relu.metadata_props["leptonc.pass"] = "clean"

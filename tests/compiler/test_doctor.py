@@ -138,7 +138,7 @@ def test_instruction_sets_come_from_cpuinfo(tmp_path: Path):
 def test_json_round_trips_and_holds_what_is_printed():
     diagnosis = doctor.diagnose()
     record = json.loads(json.dumps(diagnosis.to_json()))
-    assert sorted(record) == ["capabilities", "leptonc", "machine", "packages"]
+    assert sorted(record) == ["capabilities", "leptonc", "machine", "packages", "plugins"]
     assert {"name": "openvino", "state": "unsupported"}.items() <= record["capabilities"][
         -1
     ].items()

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from leptonc.compiler import verify
-from leptonc.compiler.arrays import save_arrays
 from leptonc.compiler.compare import Tolerance
+from leptonc.runtime.arrays import save_arrays
 
 RIGHT = np.arange(1, 5, dtype=np.float32)
 

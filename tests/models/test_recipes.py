@@ -24,6 +24,7 @@ OUTPUTS = {
         "pooler_output": lambda batch, sequence: (batch, 768),
     },
     "t5_encoder": {"last_hidden_state": lambda batch, sequence: (batch, sequence, 512)},
+    "gpt2": {"logits": lambda batch, sequence: (batch, 50257)},
 }
 PARAMETERS = {
     "minilm": 22.6e6,
@@ -33,6 +34,7 @@ PARAMETERS = {
     "vit_base": 86.6e6,
     "bert_base": 109.5e6,
     "t5_encoder": 35.3e6,
+    "gpt2": 124.4e6,
 }
 
 

@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = (
     *("README.md", "CONTRIBUTING.md", "CHANGELOG.md"),
-    *("docs/artifact-format.md", "benchmarks/README.md"),
+    *("docs/artifact-format.md", "docs/writing-a-pass.md", "benchmarks/README.md"),
 )
 SCRIPT = Path(sys.executable).with_name("leptonc")
 

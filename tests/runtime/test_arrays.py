@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from leptonc.compiler.arrays import load_arrays, load_named_arrays, save_arrays
+from leptonc.runtime.arrays import load_arrays, load_named_arrays, save_arrays
 from leptonc.runtime.errors import EnvironmentProblem, InputError
 
 
@@ -62,3 +62,10 @@ def test_arrays_for_a_model_must_be_exactly_its_inputs(tmp_path, names):
     assert list(load_named_arrays(tmp_path / "x.npz", ["a", "b"])) == ["a", "b"]
     with pytest.raises(InputError, match="the file holds b, a, but the model takes"):
         load_named_arrays(tmp_path / "x.npz", names)
+
+
+def test_a_file_without_arrays_is_for_models_without_inputs(tmp_path):
+    save_arrays(tmp_path / "x.npz", {})
+    with pytest.raises(InputError, match="holds no arrays"):
+        load_arrays(tmp_path / "x.npz")
+    assert load_arrays(tmp_path / "x.npz", may_be_empty=True) == {}

@@ -1,0 +1,112 @@
+"""The elements of INT64 vectors that are computed from sizes, as exporters do it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import onnx_ir as ir
+
+from leptonc.passes.sizes import Size, number, product
+from leptonc.passes.symbolic_dims import clamp, output_dims, shape_content
+from leptonc.passes.symbolic_view import LONGEST, Sizes, View
+
+
+def _size_content(view: View) -> Sizes | None:
+    dims = view.dims(0)
+    return None if dims is None else (product(dims),)
+
+
+def _gather_content(view: View) -> Sizes | None:
+    data, indices = view.content(0), view.ints(1)
+    if data is None or indices is None or view.known.is_scalar(view.value(0)):
+        return None
+    if any(not -len(data) <= index < len(data) for index in indices):
+        return None
+    return tuple(data[index] for index in indices)
+
+
+def _slice_content(view: View) -> Sizes | None:
+    data, starts, ends = view.content(0), view.ints(1), view.ints(2)
+    if data is None or starts is None or ends is None or len(starts) != 1 or len(ends) != 1:
+        return None
+    axes = (0,) if view.value(3) is None else view.ints(3)
+    steps = (1,) if view.value(4) is None else view.ints(4)
+    if axes not in ((0,), (-1,)) or steps != (1,):
+        return None
+    return data[clamp(starts[0], len(data)) : clamp(ends[0], len(data))]
+
+
+def _concat_content(view: View) -> Sizes | None:
+    items: list[Size] = []
+    for index in range(len(view.node.inputs)):
+        part = view.content(index)
+        if part is None or view.known.is_scalar(view.value(index)):
+            return None
+        items.extend(part)
+    return tuple(items)
+
+
+def _relabel_content(view: View) -> Sizes | None:
+    """Squeeze, Unsqueeze and Reshape between a scalar and a vector of one element."""
+    data = view.content(0)
+    dims = output_dims(view)
+    return data if data is not None and dims is not None and len(dims) <= 1 else None
+
+
+def _same_content(view: View) -> Sizes | None:
+    return view.content(0)
+
+
+def _cast_content(view: View) -> Sizes | None:
+    same = view.node.attributes.get_int("to") == ir.DataType.INT64.value
+    return view.content(0) if same else None
+
+
+def _arithmetic(compute: Callable[[Size, Size], Size | None]) -> Callable[[View], Sizes | None]:
+    def rule(view: View) -> Sizes | None:
+        left, right = view.content(0), view.content(1)
+        if left is None or right is None:
+            return None
+        length = max(len(left), len(right))
+        if min(len(left), len(right)) not in (1, length):
+            return None
+        items = [
+            compute(left[index % len(left)], right[index % len(right)]) for index in range(length)
+        ]
+        known = tuple(item for item in items if item is not None)
+        return known if len(known) == length else None
+
+    return rule
+
+
+def _quotient(left: Size, right: Size) -> Size | None:
+    """Divide by a positive number without remainder; a name might be 0."""
+    by = right.number
+    return left.over(right) if by is not None and by > 0 else None
+
+
+_CONTENTS: dict[str, Callable[[View], Sizes | None]] = {
+    "Shape": shape_content,
+    "Size": _size_content,
+    "Gather": _gather_content,
+    "Slice": _slice_content,
+    "Concat": _concat_content,
+    "Squeeze": _relabel_content,
+    "Unsqueeze": _relabel_content,
+    "Reshape": _relabel_content,
+    "Identity": _same_content,
+    "Cast": _cast_content,
+    "Add": _arithmetic(lambda a, b: a.plus(b)),
+    "Sub": _arithmetic(lambda a, b: a.plus(b.times(number(-1)))),
+    "Mul": _arithmetic(lambda a, b: a.times(b)),
+    "Div": _arithmetic(_quotient),
+}
+
+
+def output_content(view: View) -> Sizes | None:
+    """Return the elements of the only output, or None when they do not follow from sizes."""
+    rule = _CONTENTS.get(view.node.op_type)
+    if rule is None or view.node.domain or len(view.node.outputs) != 1:
+        return None
+    found = rule(view)
+    return found if found is not None and len(found) <= LONGEST else None
