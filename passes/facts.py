@@ -13,6 +13,7 @@ from onnx_ir.passes.common import ShapeInferencePass
 from leptonc.passes.constants import constant
 from leptonc.passes.graph import graphs
 from leptonc.passes.sizes import Size
+from leptonc.passes.stand_ins import stand_in
 from leptonc.passes.symbolic import infer_symbolic
 from leptonc.passes.symbolic_view import Symbolic
 
@@ -80,6 +81,8 @@ class Facts:
     def follow(self, model: ir.Model) -> None:
         """Follow the sizes of `model` by name, from what is known of their numbers."""
         self._symbols = infer_symbolic(model, self.dims)
+        for value, sizes in self._symbols.sizes.items():
+            self._dims.setdefault(value, tuple(size.number for size in sizes))
 
     def symbolic(self, value: ir.Value | None) -> tuple[Size, ...] | None:
         """Return the dimensions of `value` by name, or None when its rank is not known.
@@ -114,6 +117,9 @@ def infer_facts(model: ir.Model) -> Facts:
     twin = model.clone()
     _forget_declarations(twin)
     _hide_large_tensors(twin)
+    for graph in graphs(twin.graph):
+        for node in graph:
+            stand_in(node)
     ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(twin)
     for graph, twin_graph in zip(graphs(model.graph), graphs(twin.graph), strict=True):
         for value, other in zip(graph.inputs, twin_graph.inputs, strict=True):

@@ -21,6 +21,7 @@ from leptonc.passes.clean import Clean
 from leptonc.passes.errors import PassError
 from leptonc.passes.facts import Facts, infer_facts
 from leptonc.passes.fold import Fold
+from leptonc.passes.fuse_norm import FuseNormalization
 from leptonc.passes.pipeline import run_passes
 from leptonc.passes.plugins import Plugin, plugin_passes
 from leptonc.passes.rule import TARGETS
@@ -54,11 +55,11 @@ STAGES = (
         (
             lambda _, facts: Clean(facts),
             lambda _, facts: Fold(facts=facts),
-            lambda target, facts: Shapes(target, facts),
+            Shapes,
             lambda _, __: Share(),
         ),
     ),
-    Stage("fuse", ()),
+    Stage("fuse", (FuseNormalization, lambda _, facts: Clean(facts))),
     Stage("lower", ()),
 )
 

@@ -115,7 +115,9 @@ def _broadcasts(site: Site, addend: ir.Value, rows: int | None, columns: int | N
     if dims is None or len(dims) > 2:
         return False
     asked = (rows, columns)[2 - len(dims) :]
-    return all(size == 1 or (size is not None and size == of) for size, of in zip(dims, asked))
+    return all(
+        size == 1 or (size is not None and size == of) for size, of in zip(dims, asked, strict=True)
+    )
 
 
 @dataclass(frozen=True)

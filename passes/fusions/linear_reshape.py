@@ -6,6 +6,7 @@
 Gemm takes rank 2 only, so exporters of `addmm` flatten `x` of shape [.., K] to rows and undo it
 afterwards; others do so around MatMul. Each row is multiplied alone, so the flattening changes
 nothing: the products are the same, and Gemm's bias is added after them instead of before.
+    Reshape(layer(Reshape(x, [M, K])), shape)             ->  layer(Reshape(x, shape))   K = N
 
 The second Reshape must give back the dimensions of `x`, with N for K. That is known from numbers
 where at most one dimension is open (the rest follows, the number of elements being the same),

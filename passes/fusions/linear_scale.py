@@ -38,7 +38,7 @@ from leptonc.passes.fusions.linear_read import (
     stored_twice,
     wide_row,
 )
-from leptonc.passes.rule import Rewritten, Rule
+from leptonc.passes.rule import GENERIC, ORT_CPU, ORT_CUDA, PRIMITIVE, Rewritten, Rule
 from leptonc.passes.site import Site, commuted
 
 # Nodes that move elements, and change none.
@@ -117,6 +117,8 @@ def _path(site: Site, value: ir.Value, steps: int) -> _Path | None:
 def _after_check(site: Site, match: Scaled) -> str | None:
     layer = match.layer
     reason = _unfit(match.factor, layer)
+    if site.target == PRIMITIVE and any(node.op_type == "MatMul" for node, _ in match.path):
+        return "the engine looks for the factor at the scores"
     reader = site.node
     for node, _ in match.path:
         reason = reason or site.read_elsewhere(node.outputs[0], (reader,))
@@ -143,9 +145,7 @@ def _after_rewrite(site: Site, match: Scaled, build: Build) -> Rewritten:
     columns = layer.sizes[1]
 
     def scale(array: Array, by: Array) -> Array:
-        row = by.reshape(-1)
-        if layer.transposed:
-            row = row.reshape(-1, 1)
+        row = by.reshape(-1, 1) if layer.transposed else by.reshape(-1)
         return array / row if match.divides else array * row
 
     def scale_row(array: Array, by: Array) -> Array:
@@ -257,6 +257,8 @@ BEFORE = Rule(
     pattern=_before_pattern,
     check=_before_check,
     rewrite=_before_rewrite,
+    # The factor is as a rule that of a normalisation, which `primitive` leaves to the engine.
+    targets=frozenset({GENERIC, ORT_CPU, ORT_CUDA}),
     opset=OPSET,
 )
 

@@ -1,0 +1,96 @@
+"""Linear layers: products of matrices, their biases and their factors.
+
+In two halves, around the recognition of attention, rotary embedding and normalisation: first
+the layer is brought into one form; what it is best merged with comes when the rest is known.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import onnx_ir as ir
+
+from leptonc.passes.base import PassStats
+from leptonc.passes.facts import Facts, infer_facts
+from leptonc.passes.fusions import (
+    linear_chain,
+    linear_factors,
+    linear_fused,
+    linear_gemm,
+    linear_pack,
+    linear_scale,
+)
+from leptonc.passes.fusions.linear_reshape import reshape_gemm
+from leptonc.passes.rewriter import apply_rules
+from leptonc.passes.rule import Rule
+from leptonc.passes.symbolic import infer_symbolic
+
+Rules = tuple[Rule[Any], ...]
+
+# They hide no pattern that other rules look for.
+CANONICAL_RULES: Rules = linear_factors.RULES
+
+# Factors and biases find their way into weights.
+WEIGHT_RULES: Rules = (*linear_factors.RULES, *linear_chain.RULES, *linear_scale.RULES)
+
+# Then nodes are merged: a packed layer takes no factor for one of its parts.
+MERGE_RULES: Rules = (*linear_gemm.RULES, *linear_pack.RULES, *linear_fused.RULES)
+
+LOWER_RULES: Rules = (*WEIGHT_RULES, *MERGE_RULES)
+
+
+@dataclass(frozen=True)
+class FuseLinear:
+    """Merge linear layers with what is around them.
+
+    Attributes:
+        target: One of `leptonc.passes.rule.TARGETS`.
+        facts: What is known of the model's values, or None to infer it.
+        lower: False for the half that runs before attention and normalisation are recognised.
+    """
+
+    name: ClassVar[str] = "fuse-linear"
+    target: str = "generic"
+    facts: Facts | None = None
+    lower: bool = True
+
+    def requires(self, model: ir.Model) -> str | None:
+        """Any model will do."""
+        del model
+        return None
+
+    def run(self, model: ir.Model) -> PassStats:
+        """Apply the rules, the first group until it changes nothing, then the next."""
+        facts = self.facts or infer_facts(model)
+        shapes: Rules = (reshape_gemm(infer_symbolic(model, facts.dims).dims),)
+        groups: tuple[Rules, ...] = ((*shapes, *CANONICAL_RULES),)
+        if self.lower:
+            groups = ((*shapes, *WEIGHT_RULES), MERGE_RULES)
+        rounds: list[PassStats] = []
+        while True:
+            stats = [
+                apply_rules(model, self.name, rules, target=self.target, facts=facts)
+                for rules in groups
+            ]
+            rounds.extend(stats)
+            # Nothing comes before the last group that it could make room for.
+            if not stats[-1].changed or len(groups) == 1:
+                return _total(rounds, len(groups))
+
+
+def _total(parts: Sequence[PassStats], last: int) -> PassStats:
+    """Add up several runs; the refusals are those of the `last` of them."""
+    counts: Counter[str] = Counter()
+    for part in parts:
+        counts.update(dict(part.counts))
+    return PassStats(
+        name=parts[0].name,
+        counts=tuple(sorted(counts.items())),
+        nodes_before=parts[0].nodes_before,
+        nodes_after=parts[-1].nodes_after,
+        refused=tuple(refusal for part in parts[-last:] for refusal in part.refused),
+        fired=tuple(firing for part in parts for firing in part.fired),
+    )
