@@ -21,9 +21,9 @@ from leptonc.passes.fusions import (
     linear_fused,
     linear_gemm,
     linear_pack,
+    linear_reshape,
     linear_scale,
 )
-from leptonc.passes.fusions.linear_reshape import reshape_gemm
 from leptonc.passes.rewriter import apply_rules
 from leptonc.passes.rule import Rule
 from leptonc.passes.symbolic import infer_symbolic
@@ -65,7 +65,7 @@ class FuseLinear:
     def run(self, model: ir.Model) -> PassStats:
         """Apply the rules, the first group until it changes nothing, then the next."""
         facts = self.facts or infer_facts(model)
-        shapes: Rules = (reshape_gemm(infer_symbolic(model, facts.dims).dims),)
+        shapes: Rules = linear_reshape.rules(infer_symbolic(model, facts.dims))
         groups: tuple[Rules, ...] = ((*shapes, *CANONICAL_RULES),)
         if self.lower:
             groups = ((*shapes, *WEIGHT_RULES), MERGE_RULES)

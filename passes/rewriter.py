@@ -26,7 +26,7 @@ from leptonc.passes.graph import (
     roots,
 )
 from leptonc.passes.operators import has_plain_attributes, is_removable
-from leptonc.passes.opset import obstacle_to_raising
+from leptonc.passes.opset import obstacle_to_raising, raise_opset
 from leptonc.passes.rule import Rule
 from leptonc.passes.site import Site, operator
 from leptonc.passes.sweep import sweep
@@ -163,8 +163,7 @@ class _Work:
         for made in build.nodes:
             if made.domain:
                 self.model.opset_imports.setdefault(made.domain, 1)
-        if rule.opset > self.model.opset_imports.get("", 0):
-            self.model.opset_imports[""] = rule.opset
+        raise_opset(self.model, rule.opset, self.names)
 
     def _replace(
         self, graph: ir.Graph, anchor: ir.Node, old: ir.Value, new: ir.Value, build: Build

@@ -6,7 +6,10 @@
 Gemm takes rank 2 only, so exporters of `addmm` flatten `x` of shape [.., K] to rows and undo it
 afterwards; others do so around MatMul. Each row is multiplied alone, so the flattening changes
 nothing: the products are the same, and Gemm's bias is added after them instead of before.
-    Reshape(layer(Reshape(x, [M, K])), shape)             ->  layer(Reshape(x, shape))   K = N
+    Reshape(layer(Reshape(x, [M, K])), shape)             ->  layer(Reshape(x, shape))
+
+The last where K = N, so that `shape` fits before the layer as it does after it: the rows of
+attention heads, which were joined and flattened in one Reshape.
 
 The second Reshape must give back the dimensions of `x`, with N for K. That is known from numbers
 where at most one dimension is open (the rest follows, the number of elements being the same),
@@ -19,9 +22,7 @@ is stored the other way round; one that somebody else reads too is left as it is
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -37,9 +38,7 @@ from leptonc.passes.fusions.linear_read import (
 )
 from leptonc.passes.rule import Rewritten, Rule
 from leptonc.passes.site import Site
-
-# The dimensions of a value by name: equal entries are equal sizes.
-ByName = Callable[[ir.Value], tuple[Any, ...] | None]
+from leptonc.passes.symbolic_view import Symbolic
 
 
 @dataclass(frozen=True)
@@ -65,7 +64,7 @@ def _pattern(site: Site) -> Rows | None:
     return Rows(layer, flatten.inputs[0])
 
 
-def _check(site: Site, match: Rows, by_name: ByName) -> str | None:
+def _check(site: Site, match: Rows, symbolic: Symbolic) -> str | None:
     layer, x = match.layer, match.source
     k, n = layer.sizes
     before, after = site.facts.dims(x), site.facts.dims(site.node.outputs[0])
@@ -74,18 +73,24 @@ def _check(site: Site, match: Rows, by_name: ByName) -> str | None:
     if after is None or len(after) != len(before) or after[-1] != n:
         return f"{site.node.outputs[0].name!r} is not known to be as {x.name!r} with {n} columns"
     if not _same_rows(before, after):
-        names = by_name(x), by_name(site.node.outputs[0])
+        names = symbolic.dims(x), symbolic.dims(site.node.outputs[0])
         if names[0] is None or names[1] is None or names[0][:-1] != names[1][:-1]:
             return f"the Reshape is not known to give back the dimensions of {x.name!r}"
     if (site.facts.rank(layer.bias) or 0) > len(before):
         return "the bias has more dimensions than the input"
-    inside = (*layer.nodes, site.node)
-    reason = None
-    for node in layer.nodes:
-        reason = reason or site.read_elsewhere(node.outputs[0], inside)
+    reason = _read_between(site, layer)
     if reason is None and layer.transposed:
         reason = stored_twice(site, layer.weight, layer.nodes)
     return reason
+
+
+def _read_between(site: Site, layer: Linear) -> str | None:
+    inside = (*layer.nodes, site.node)
+    for node in layer.nodes:
+        reason = site.read_elsewhere(node.outputs[0], inside)
+        if reason is not None:
+            return reason
+    return None
 
 
 def _same_rows(before: Dims, after: Dims) -> bool:
@@ -102,28 +107,68 @@ def _same_rows(before: Dims, after: Dims) -> bool:
 
 
 def _rewrite(site: Site, match: Rows, build: Build) -> Rewritten:
-    layer = match.layer
+    return {site.node.outputs[0]: _matmul(site, match.layer, match.source, build)}
+
+
+def _matmul(site: Site, layer: Linear, x: ir.Value, build: Build) -> ir.Value:
     weight = layer.weight
     if layer.transposed:
         weight = build.weight(
             (layer.tensor,), np.transpose, dtype=layer.tensor.dtype, shape=layer.sizes
         )
+    return emit_product(build, x, weight, layer.bias, gemm=False, like=site.node.outputs[0])
+
+
+def _move_check(site: Site, match: Rows, symbolic: Symbolic) -> str | None:
+    layer, output = match.layer, site.node.outputs[0]
+    k, n = layer.sizes
+    after = site.facts.dims(output)
+    if k != n:
+        return f"the Reshape of {n} columns is none of {k}"
+    if after is None or len(after) < 2 or after[-1] != n:
+        return f"the last dimension of {output.name!r} is not known to be {n}"
+    if (site.facts.rank(layer.bias) or 0) > len(after):
+        return "the bias has more dimensions than the output"
+    if not site.node.attributes.get_int("allowzero", 0):
+        # A 0 copies a dimension of the input, and that has others.
+        shape = symbolic.content(site.input(1))
+        if shape is None or any(size.number == 0 for size in shape):
+            return "the Reshape may copy dimensions of its input"
+    reason = _read_between(site, layer)
+    flattened = layer.input
+    reason = reason or site.read_elsewhere(flattened, (layer.product,))
+    if reason is None and layer.transposed:
+        reason = stored_twice(site, layer.weight, layer.nodes)
+    return reason
+
+
+def _move_rewrite(site: Site, match: Rows, build: Build) -> Rewritten:
+    attributes = {one.name: one.value for one in site.node.attributes.values()}
     output = site.node.outputs[0]
-    made = emit_product(build, match.source, weight, layer.bias, gemm=False, like=output)
-    return {output: made}
+    shaped = build.op("Reshape", [match.source, site.input(1)], attributes, like=output)
+    return {output: _matmul(site, match.layer, shaped, build)}
 
 
-def reshape_gemm(by_name: ByName) -> Rule[Rows]:
-    """Return the rule for a model.
+def rules(symbolic: Symbolic) -> tuple[Rule[Rows], ...]:
+    """Return the rules for a model.
 
     Args:
-        by_name: Its dimensions by name, where they are known.
+        symbolic: Its dimensions by name.
     """
-    return Rule(
+    both_gone = Rule(
         name="reshape-gemm-reshape",
         anchors=("Reshape",),
         pattern=_pattern,
-        check=lambda site, match: _check(site, match, by_name),
+        check=lambda site, match: _check(site, match, symbolic),
         rewrite=_rewrite,
         opset=OPSET,
     )
+    one_gone = Rule(
+        name="gemm-reshape",
+        anchors=("Reshape",),
+        pattern=_pattern,
+        check=lambda site, match: _move_check(site, match, symbolic),
+        rewrite=_move_rewrite,
+        opset=OPSET,
+    )
+    return both_gone, one_gone

@@ -22,7 +22,8 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from leptonc.passes.build import Build
-from leptonc.passes.fusions.rotary_emit import TYPES, Heads, embed, find_heads
+from leptonc.passes.fusions.rotary_emit import TYPES, Attributes, embed
+from leptonc.passes.fusions.rotary_layout import Heads, find_heads
 from leptonc.passes.fusions.rotary_tables import Table, find_table
 from leptonc.passes.fusions.rotary_turns import Turn, find_turn
 from leptonc.passes.rule import GENERIC, ORT_CPU, ORT_CUDA, Rewritten, Rule
@@ -107,7 +108,7 @@ def _rewrite(site: Site, match: Rotation, build: Build) -> Rewritten:
         assert table is not None
         tables.append(table)
     out = site.node.outputs[0]
-    attributes = {"interleaved": 1} if match.turn.pairs else {}
+    attributes: Attributes = {"interleaved": 1} if match.turn.pairs else {}
     return {out: embed(site, build, match.turn.source, tables, match.heads, attributes, out)}
 
 

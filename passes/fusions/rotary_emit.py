@@ -1,14 +1,19 @@
-"""Builds the rotary operators, and knows the layouts that they take."""
+"""Builds the rotary operators and their tables.
+
+Tables are computed once for all layers: a node that computes the same from the same is read
+instead of made again.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import onnx_ir as ir
 
 from leptonc.passes.build import AttributeValue, Build
+from leptonc.passes.constants import constant_ints
+from leptonc.passes.fusions.rotary_layout import Heads
 from leptonc.passes.fusions.rotary_tables import Sizes, Table, cut_columns
 from leptonc.passes.rule import GENERIC, ORT_CPU, ORT_CUDA
 from leptonc.passes.site import Site
@@ -25,65 +30,10 @@ TYPES = {
     ORT_CUDA: _PLAIN | {ir.DataType.BFLOAT16},
 }
 
+Attributes = Mapping[str, AttributeValue]
 
-@dataclass(frozen=True)
-class Heads:
-    """What the axes of x are.
-
-    Attributes:
-        dims: The dimensions of x.
-        sequence: The axis of the positions.
-        head: The axis of the heads; None when there is one head, without an axis.
-        shared: The tables are the same for all of the batch.
-    """
-
-    dims: Sizes
-    sequence: int
-    head: int | None
-    shared: bool
-
-    @property
-    def count(self) -> int | None:
-        """How many heads there are, when that is the same in every run."""
-        return 1 if self.head is None else self.dims[self.head].number
-
-    @property
-    def first(self) -> bool:
-        """Whether the heads come before the positions."""
-        return self.head == 1
-
-    def accepts(self, table: Sizes) -> bool:
-        """Whether the rows of `table` are those of all positions in their order."""
-        batch = ONE if self.shared else self.dims[0]
-        rows = [size for size in (batch, self.dims[self.sequence]) if size != ONE]
-        return [size for size in table[:-1] if size != ONE] == rows
-
-
-def find_heads(site: Site, x: ir.Value, cos: ir.Value, sin: ir.Value) -> Heads | None:
-    """Return the layout of `x` in which both tables have one row for each position."""
-    dims = site.facts.symbolic(x)
-    shapes = [site.facts.symbolic(table) for table in (cos, sin)]
-    if dims is None or len(dims) not in (3, 4):
-        return None
-    layouts: tuple[tuple[int, int | None], ...] = ((2, 1), (1, 2)) if len(dims) == 4 else ((1, None),)
-    for sequence, head in layouts:
-        batches = [_batch(dims, shape, sequence, head) for shape in shapes]
-        if None in batches or (head == 2 and dims[2].number is None):
-            continue
-        if batches[0] == batches[1] or dims[0] == ONE:
-            return Heads(dims, sequence, head, ONE in batches)
-    return None
-
-
-def _batch(dims: Sizes, shape: Sizes | None, sequence: int, head: int | None) -> Size | None:
-    """Return the batch of a table, or None when it has not one row for each position."""
-    if shape is None or len(shape) > len(dims):
-        return None
-    table = (*(ONE,) * (len(dims) - len(shape)), *shape)
-    fits = table[sequence] == dims[sequence] and table[-1] == dims[-1]
-    if not fits or (head is not None and table[head] != ONE):
-        return None
-    return table[0] if table[0] in (ONE, dims[0]) else None
+# An input of a node: a value, or the integers of a constant.
+Operand = ir.Value | tuple[int, ...] | None
 
 
 def embed(
@@ -92,31 +42,29 @@ def embed(
     x: ir.Value,
     tables: Sequence[Table],
     heads: Heads,
-    attributes: dict[str, AttributeValue],
+    attributes: Attributes,
     like: ir.Value,
 ) -> ir.Value:
     """Build the rotation of `x`, in the layout of `x`."""
-    width = heads.dims[-1].number
-    assert width is not None
+    width, count = heads.dims[-1].number, heads.count
     own = heads.shared and site.target != GENERIC
-    cos, sin = (_table(site, build, table, heads, own) for table in tables)
+    cos, sin = (_table(site, build, x, table, heads, own=own) for table in tables)
     if heads.first:
         return rotate(build, x, (cos, sin), attributes, like, own=own)
-    count = heads.count
-    assert count is not None
+    assert count is not None and width is not None
     attributes = {**attributes, "num_heads": count}
     if heads.head is None:
         return rotate(build, x, (cos, sin), attributes, like, own=own)
-    rows = build.op("Reshape", [x, _ints(build, 0, 0, count * width)])
+    rows = build.op("Reshape", [x, ints(build, 0, 0, count * width)])
     turned = rotate(build, rows, (cos, sin), attributes, None, own=own)
-    return build.op("Reshape", [turned, _ints(build, 0, 0, count, width)], like=like)
+    return build.op("Reshape", [turned, ints(build, 0, 0, count, width)], like=like)
 
 
 def rotate(
     build: Build,
     x: ir.Value,
     tables: tuple[ir.Value, ir.Value],
-    attributes: dict[str, AttributeValue],
+    attributes: Attributes,
     like: ir.Value | None,
     *,
     own: bool,
@@ -124,22 +72,107 @@ def rotate(
     """Build one operator: ONNX Runtime's own, or the standard one."""
     if not own:
         return build.op("RotaryEmbedding", [x, *tables], attributes, like=like)
-    inputs = [x, _ints(build, 0), *tables]
+    inputs = [x, ints(build, 0), *tables]
     return build.op("RotaryEmbedding", inputs, attributes, domain=MICROSOFT, like=like)
 
 
-def _ints(build: Build, *values: int) -> ir.Value:
+def ints(build: Build, *values: int) -> ir.Value:
+    """Make a constant vector."""
     return build.constant(np.array(values, dtype=np.int64), "shape")
 
 
-def _table(site: Site, build: Build, table: Table, heads: Heads, own: bool) -> ir.Value:
+def _table(
+    site: Site, build: Build, x: ir.Value, table: Table, heads: Heads, *, own: bool
+) -> ir.Value:
     """Build a table `[S, R/2]` for ONNX Runtime's own operator, `[B, S, R/2]` for the standard."""
-    value, half = _half(build, table), table.dims[-1].number
-    assert half is not None
-    positions = heads.dims[heads.sequence]
-    if own:
-        if table.dims == (positions, table.dims[-1]) and not table.moved:
-            return value
-        return _once(build, "Reshape", [value], lambda: [value, _ints(build, -1, half)])
+    value = _half(site, build, table)
     batch = ONE if heads.shared else heads.dims[0]
-    ...
+    positions = heads.dims[heads.sequence]
+    wanted = (positions,) if own else (batch, positions)
+    value = _relabelled(site, build, value, table.dims[:-1], wanted)
+    if own or batch == heads.dims[0]:
+        return value
+    return _once(site, build, "Expand", [value, _batches(site, build, x, heads.dims[0])])
+
+
+def _half(site: Site, build: Build, table: Table) -> ir.Value:
+    value, cut = table.base, table.cut
+    if cut is not None:
+        tensor = site.tensor(value)
+        assert tensor is not None
+        shape = [int(size) for size in tensor.shape.numpy()]
+        value = build.weight(
+            [tensor],
+            lambda array: cut_columns(array, cut),
+            dtype=tensor.dtype,
+            shape=[*shape[:-1], shape[-1] // 2],
+            stem=value.name or "",
+        )
+    for node, place in table.steps:
+        inputs = [*node.inputs[:place], value, *node.inputs[place + 1 :]]
+        attributes = {name: attribute.value for name, attribute in node.attributes.items()}
+        value = _once(site, build, node.op_type, inputs, attributes, place)
+    return value
+
+
+def _relabelled(
+    site: Site, build: Build, value: ir.Value, lead: Sizes, wanted: Sizes
+) -> ir.Value:
+    """Move the leading axes of size 1."""
+    if lead == wanted:
+        return value
+    gone = tuple(axis for axis, size in enumerate(lead) if size == ONE)
+    new = tuple(axis for axis, size in enumerate(wanted) if size == ONE)
+    if gone:
+        value = _once(site, build, "Squeeze", [value, gone])
+    return _once(site, build, "Unsqueeze", [value, new]) if new else value
+
+
+def _batches(site: Site, build: Build, x: ir.Value, batch: Size) -> Operand:
+    """Return the shape `[B, 1, 1]`."""
+    if batch.number is not None:
+        return batch.number, 1, 1
+    graph = site.node.graph
+    inputs = graph.inputs if isinstance(graph, ir.Graph) else ()
+    for value in (*inputs, x):
+        dims = site.facts.symbolic(value) or ()
+        if batch in dims:
+            axis = dims.index(batch)
+            size = _once(site, build, "Shape", [value], {"start": axis, "end": axis + 1})
+            return _once(site, build, "Concat", [size, (1, 1)], {"axis": 0})
+    raise AssertionError("x has its own batch")
+
+
+def _once(
+    site: Site,
+    build: Build,
+    op_type: str,
+    operands: Sequence[Operand],
+    attributes: Attributes | None = None,
+    place: int = 0,
+) -> ir.Value:
+    """Return what a node of the same graph computes already, or make it.
+
+    The node may come later in the graph: the rewriter restores the order.
+    """
+    running = operands[place]
+    assert isinstance(running, ir.Value)
+    for use in running.uses():
+        node = use.node
+        if node.graph is not site.node.graph or node.op_type != op_type or node.domain:
+            continue
+        if len(node.outputs) == 1 and _same(node, operands, attributes or {}):
+            return node.outputs[0]
+    inputs = [ints(build, *item) if isinstance(item, tuple) else item for item in operands]
+    return build.op(op_type, inputs, attributes)
+
+
+def _same(node: ir.Node, operands: Sequence[Operand], attributes: Attributes) -> bool:
+    found = {name: attribute.value for name, attribute in node.attributes.items()}
+    if found != dict(attributes) or len(node.inputs) != len(operands):
+        return False
+    for value, wanted in zip(node.inputs, operands, strict=True):
+        equal = constant_ints(value) == wanted if isinstance(wanted, tuple) else value is wanted
+        if not equal:
+            return False
+    return True
