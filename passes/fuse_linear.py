@@ -23,23 +23,51 @@ from leptonc.passes.fusions import (
     linear_pack,
     linear_reshape,
     linear_scale,
+    linear_scores,
 )
 from leptonc.passes.rewriter import apply_rules
 from leptonc.passes.rule import Rule
-from leptonc.passes.symbolic import infer_symbolic
 
 Rules = tuple[Rule[Any], ...]
 
 # They hide no pattern that other rules look for.
-CANONICAL_RULES: Rules = linear_factors.RULES
+CANONICAL_RULES: Rules = (*linear_reshape.RULES, *linear_factors.RULES)
 
 # Factors and biases find their way into weights.
-WEIGHT_RULES: Rules = (*linear_factors.RULES, *linear_chain.RULES, *linear_scale.RULES)
+WEIGHT_RULES: Rules = (*CANONICAL_RULES, *linear_chain.RULES, *linear_scale.RULES)
 
 # Then nodes are merged: a packed layer takes no factor for one of its parts.
-MERGE_RULES: Rules = (*linear_gemm.RULES, *linear_pack.RULES, *linear_fused.RULES)
+MERGE_RULES: Rules = (
+    *linear_gemm.RULES,
+    *linear_pack.RULES,
+    *linear_fused.RULES,
+    *linear_scores.RULES,
+)
 
 LOWER_RULES: Rules = (*WEIGHT_RULES, *MERGE_RULES)
+
+
+@dataclass(frozen=True)
+class PlainLinear:
+    """Bring linear layers into one form.
+
+    Attributes:
+        target: One of `leptonc.passes.rule.TARGETS`.
+        facts: What is known of the model's values, or None to infer it.
+    """
+
+    name: ClassVar[str] = "plain-linear"
+    target: str = "generic"
+    facts: Facts | None = None
+
+    def requires(self, model: ir.Model) -> str | None:
+        """Any model will do."""
+        del model
+        return None
+
+    def run(self, model: ir.Model) -> PassStats:
+        """Rewrite until no rule fires."""
+        return apply_rules(model, self.name, CANONICAL_RULES, target=self.target, facts=self.facts)
 
 
 @dataclass(frozen=True)
@@ -49,13 +77,11 @@ class FuseLinear:
     Attributes:
         target: One of `leptonc.passes.rule.TARGETS`.
         facts: What is known of the model's values, or None to infer it.
-        lower: False for the half that runs before attention and normalisation are recognised.
     """
 
     name: ClassVar[str] = "fuse-linear"
     target: str = "generic"
     facts: Facts | None = None
-    lower: bool = True
 
     def requires(self, model: ir.Model) -> str | None:
         """Any model will do."""
@@ -63,25 +89,17 @@ class FuseLinear:
         return None
 
     def run(self, model: ir.Model) -> PassStats:
-        """Apply the rules, the first group until it changes nothing, then the next."""
+        """Rewrite weights until no rule fires, then merge nodes, and again if that helped."""
         facts = self.facts or infer_facts(model)
-        shapes: Rules = linear_reshape.rules(infer_symbolic(model, facts.dims))
-        groups: tuple[Rules, ...] = ((*shapes, *CANONICAL_RULES),)
-        if self.lower:
-            groups = ((*shapes, *WEIGHT_RULES), MERGE_RULES)
         rounds: list[PassStats] = []
         while True:
-            stats = [
-                apply_rules(model, self.name, rules, target=self.target, facts=facts)
-                for rules in groups
-            ]
-            rounds.extend(stats)
-            # Nothing comes before the last group that it could make room for.
-            if not stats[-1].changed or len(groups) == 1:
-                return _total(rounds, len(groups))
+            for rules in (WEIGHT_RULES, MERGE_RULES):
+                rounds.append(apply_rules(model, self.name, rules, target=self.target, facts=facts))
+            if not rounds[-1].changed:
+                return _total(rounds, last=2)
 
 
-def _total(parts: Sequence[PassStats], last: int) -> PassStats:
+def _total(parts: Sequence[PassStats], *, last: int) -> PassStats:
     """Add up several runs; the refusals are those of the `last` of them."""
     counts: Counter[str] = Counter()
     for part in parts:

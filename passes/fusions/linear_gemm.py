@@ -41,6 +41,8 @@ def _sum_pattern(site: Site) -> Sum | None:
         product = site.producer(left, "MatMul", "Gemm")
         if product is None or len(product.inputs) < 2 or None in product.inputs[:2]:
             continue
+        if right is left:
+            continue
         if all(site.facts.rank(value) == 2 for value in product.inputs[:2]):
             return Sum(product, right)
     return None

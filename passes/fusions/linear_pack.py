@@ -78,8 +78,10 @@ def _readers(site: Site, first: Linear) -> list[Linear]:
         if use.node.graph is not graph or use.node.op_type != kind or use.node.domain:
             continue
         layer = read_product(site, use.node.outputs[0])
-        if layer is not None and layer.input is first.input and _is_alike(layer, first):
+        if layer is not None and layer.input is first.input and _is_alike(site, layer, first):
             layers[use.node] = layer
+    own = {node: layer for node, layer in layers.items() if _shared(site, layer) is None}
+    layers = own if len(own) > 1 else layers
     if len(layers) > _FEW_LAYERS:
         layers = _meeting(site, layers)
     if len(layers) < 2 or graph is None:
@@ -87,13 +89,18 @@ def _readers(site: Site, first: Linear) -> list[Linear]:
     return [layers[node] for node in graph if node in layers]
 
 
-def _is_alike(layer: Linear, first: Linear) -> bool:
+def _is_alike(site: Site, layer: Linear, first: Linear) -> bool:
     same = layer.tensor.dtype == first.tensor.dtype and layer.transposed == first.transposed
-    return same and layer.sizes[0] == first.sizes[0] and not _is_packed(layer)
+    return same and layer.sizes[0] == first.sizes[0] and not _is_packed(site, layer)
 
 
-def _is_packed(layer: Linear) -> bool:
-    return any(use.node.op_type == "Split" for use in layer.output.uses())
+def _is_packed(site: Site, layer: Linear) -> bool:
+    whole = _with_bias(site, layer)
+    return any(use.node.op_type == "Split" for use in whole.output.uses())
+
+
+def _shared(site: Site, layer: Linear) -> str | None:
+    return stored_twice(site, layer.weight, layer.nodes)
 
 
 def _meeting(site: Site, layers: dict[ir.Node, Linear]) -> dict[ir.Node, Linear]:
@@ -147,7 +154,7 @@ def _check(site: Site, match: Siblings) -> str | None:
     if site.target == ORT_CPU and not _few_rows(site, match.layers[0]):
         return "the copies of Split cost more than one product saves, unless rows are few"
     for layer in match.layers:
-        reason = stored_twice(site, layer.weight, layer.nodes)
+        reason = _shared(site, layer)
         if reason is not None:
             return reason
     return None

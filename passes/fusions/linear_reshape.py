@@ -38,7 +38,6 @@ from leptonc.passes.fusions.linear_read import (
 )
 from leptonc.passes.rule import Rewritten, Rule
 from leptonc.passes.site import Site
-from leptonc.passes.symbolic_view import Symbolic
 
 
 @dataclass(frozen=True)
@@ -64,7 +63,7 @@ def _pattern(site: Site) -> Rows | None:
     return Rows(layer, flatten.inputs[0])
 
 
-def _check(site: Site, match: Rows, symbolic: Symbolic) -> str | None:
+def _check(site: Site, match: Rows) -> str | None:
     layer, x = match.layer, match.source
     k, n = layer.sizes
     before, after = site.facts.dims(x), site.facts.dims(site.node.outputs[0])
@@ -73,7 +72,7 @@ def _check(site: Site, match: Rows, symbolic: Symbolic) -> str | None:
     if after is None or len(after) != len(before) or after[-1] != n:
         return f"{site.node.outputs[0].name!r} is not known to be as {x.name!r} with {n} columns"
     if not _same_rows(before, after):
-        names = symbolic.dims(x), symbolic.dims(site.node.outputs[0])
+        names = site.facts.symbolic(x), site.facts.symbolic(site.node.outputs[0])
         if names[0] is None or names[1] is None or names[0][:-1] != names[1][:-1]:
             return f"the Reshape is not known to give back the dimensions of {x.name!r}"
     if (site.facts.rank(layer.bias) or 0) > len(before):
@@ -119,7 +118,7 @@ def _matmul(site: Site, layer: Linear, x: ir.Value, build: Build) -> ir.Value:
     return emit_product(build, x, weight, layer.bias, gemm=False, like=site.node.outputs[0])
 
 
-def _move_check(site: Site, match: Rows, symbolic: Symbolic) -> str | None:
+def _move_check(site: Site, match: Rows) -> str | None:
     layer, output = match.layer, site.node.outputs[0]
     k, n = layer.sizes
     after = site.facts.dims(output)
@@ -131,7 +130,7 @@ def _move_check(site: Site, match: Rows, symbolic: Symbolic) -> str | None:
         return "the bias has more dimensions than the output"
     if not site.node.attributes.get_int("allowzero", 0):
         # A 0 copies a dimension of the input, and that has others.
-        shape = symbolic.content(site.input(1))
+        shape = site.facts.content(site.input(1))
         if shape is None or any(size.number == 0 for size in shape):
             return "the Reshape may copy dimensions of its input"
     reason = _read_between(site, layer)
@@ -149,26 +148,22 @@ def _move_rewrite(site: Site, match: Rows, build: Build) -> Rewritten:
     return {output: _matmul(site, match.layer, shaped, build)}
 
 
-def rules(symbolic: Symbolic) -> tuple[Rule[Rows], ...]:
-    """Return the rules for a model.
+BOTH = Rule(
+    name="reshape-gemm-reshape",
+    anchors=("Reshape",),
+    pattern=_pattern,
+    check=_check,
+    rewrite=_rewrite,
+    opset=OPSET,
+)
 
-    Args:
-        symbolic: Its dimensions by name.
-    """
-    both_gone = Rule(
-        name="reshape-gemm-reshape",
-        anchors=("Reshape",),
-        pattern=_pattern,
-        check=lambda site, match: _check(site, match, symbolic),
-        rewrite=_rewrite,
-        opset=OPSET,
-    )
-    one_gone = Rule(
-        name="gemm-reshape",
-        anchors=("Reshape",),
-        pattern=_pattern,
-        check=lambda site, match: _move_check(site, match, symbolic),
-        rewrite=_move_rewrite,
-        opset=OPSET,
-    )
-    return both_gone, one_gone
+ONE = Rule(
+    name="gemm-reshape",
+    anchors=("Reshape",),
+    pattern=_pattern,
+    check=_move_check,
+    rewrite=_move_rewrite,
+    opset=OPSET,
+)
+
+RULES = (BOTH, ONE)

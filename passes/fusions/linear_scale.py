@@ -121,10 +121,16 @@ def _after_check(site: Site, match: Scaled) -> str | None:
         return "the engine looks for the factor at the scores"
     reader = site.node
     for node, _ in match.path:
-        reason = reason or site.read_elsewhere(node.outputs[0], (reader,))
+        reason = reason or _read_twice(site, node.outputs[0], reader)
         reader = node
-    reason = reason or site.read_elsewhere(layer.output, (reader,))
+    reason = reason or _read_twice(site, layer.output, reader)
     return reason or read_outside(site, layer)
+
+
+def _read_twice(site: Site, value: ir.Value, reader: ir.Node) -> str | None:
+    if len(value.uses()) > 1 and all(use.node is reader for use in value.uses()):
+        return f"{value.name!r} is read twice by {reader.name!r}"
+    return site.read_elsewhere(value, (reader,))
 
 
 def _unfit(factor: ir.Value, layer: Linear) -> str | None:
