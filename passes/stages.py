@@ -21,6 +21,7 @@ from leptonc.passes.clean import Clean
 from leptonc.passes.errors import PassError
 from leptonc.passes.facts import Facts, infer_facts
 from leptonc.passes.fold import Fold
+from leptonc.passes.fuse_conv import FuseConvolution, LowerConvolution
 from leptonc.passes.fuse_norm import FuseNormalization
 from leptonc.passes.pipeline import run_passes
 from leptonc.passes.plugins import Plugin, plugin_passes
@@ -59,8 +60,8 @@ STAGES = (
             lambda _, __: Share(),
         ),
     ),
-    Stage("fuse", (FuseNormalization, lambda _, facts: Clean(facts))),
-    Stage("lower", ()),
+    Stage("fuse", (FuseConvolution, FuseNormalization, lambda _, facts: Clean(facts))),
+    Stage("lower", (LowerConvolution, lambda _, facts: Clean(facts))),
 )
 
 

@@ -150,6 +150,13 @@ def _expand(view: View) -> Sizes | None:
     return _broadcast(view, [view.dims(0), view.content(1)])
 
 
+def _tile(view: View) -> Sizes | None:
+    dims, repeats = view.dims(0), view.content(1)
+    if dims is None or repeats is None or len(dims) != len(repeats):
+        return None
+    return tuple(size.times(times) for size, times in zip(dims, repeats, strict=True))
+
+
 def _concat(view: View) -> Sizes | None:
     shapes = [view.dims(index) for index in range(len(view.node.inputs))]
     if any(shape is None for shape in shapes):
@@ -275,6 +282,7 @@ _DIMS: dict[str, Callable[[View], Sizes | None]] = {
     "Unsqueeze": _unsqueeze,
     "Squeeze": _squeeze,
     "Expand": _expand,
+    "Tile": _tile,
     "Concat": _concat,
     "Gather": _gather,
     "GatherElements": _gather_elements,

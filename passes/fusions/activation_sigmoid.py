@@ -42,15 +42,11 @@ def _swish(site: Site, match: Activation, build: Build) -> Rewritten:
 
 def _quick_gelu(site: Site, match: Activation, build: Build) -> Rewritten:
     output, alpha = site.node.outputs[0], match.inner[(1, 0)]
-    made = build.op(
-        "QuickGelu", [match.x], {"alpha": alpha}, domain="com.microsoft", like=output
-    )
+    made = build.op("QuickGelu", [match.x], {"alpha": alpha}, domain="com.microsoft", like=output)
     return {output: made}
 
 
-SWISH = Rule(
-    "swish", ("Mul",), _pattern, _check, _swish, targets=frozenset({GENERIC}), opset=24
-)
+SWISH = Rule("swish", ("Mul",), _pattern, _check, _swish, targets=frozenset({GENERIC}), opset=24)
 QUICK_GELU = Rule(
     "quick-gelu",
     ("Mul",),

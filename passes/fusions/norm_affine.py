@@ -1,32 +1,34 @@
 """Scale and bias after a normalisation, taken in; and the casts around one.
 
-With n the normalised value, w and b of the shape of its normalised axes:
+With w and b of the shape of the normalised axes, and Norm one of LayerNormalization and
+RMSNormalization:
 
-    Norm(x, s) * w             ->  Norm(x, s * w)
-    Norm(x, s) + b             ->  Norm(x, s, b)                (not for RMS, which has no bias)
-    Cast16(Norm(Cast32(x), 1)) ->  Norm(x, 1)
+    Norm(x, s) * w               ->  Norm(x, s * w)
+    Norm(x, s, c) + b            ->  Norm(x, s, c + b)           (RMSNormalization has no bias)
+    Cast16(Norm(Cast32(x), 1))   ->  Norm(x, 1)
 
 The last holds because the operators compute in float32 (stash_type 1) and round the normalised
-value to the type of x before they scale it.
+value to the type of x before they scale it. A weight that is no constant is taken in where its
+shape is proven, and nothing is there yet that it would have to be combined with.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
-from leptonc.passes.build import Build
-from leptonc.passes.constants import constant
+from leptonc.passes.build import AttributeValue, Build
 from leptonc.passes.fusions.norm_core import FLOATS
-from leptonc.passes.rule import Rewritten, Rule
+from leptonc.passes.rule import GENERIC, ORT_CPU, ORT_CUDA, Rewritten, Rule
 from leptonc.passes.site import Site, commuted
-from leptonc.passes.sizes import ONE
 
-_RMS = ("RMSNormalization", "SimplifiedLayerNormalization")
-_NORMS = ("LayerNormalization", *_RMS)
+Array = np.ndarray[Any, Any]
+
+_NORMS = ("LayerNormalization", "RMSNormalization", "SimplifiedLayerNormalization")
 
 
 @dataclass(frozen=True)
@@ -35,71 +37,90 @@ class Affine:
 
     Attributes:
         norm: The node.
-        factor: What its result is multiplied by, or what is added to it.
+        weight: What its result is multiplied by, or what is added to it.
     """
 
     norm: ir.Node
-    factor: ir.Value
+    weight: ir.Value
 
 
 def _after(*norms: str) -> Callable[[Site], Affine | None]:
     def pattern(site: Site) -> Affine | None:
-        for value, factor in commuted(site.node):
+        for value, weight in commuted(site.node):
             norm = site.producer(value, *norms)
-            if norm is not None and len(norm.inputs) <= 3:
-                return Affine(norm, factor)
+            if norm is not None and len(norm.inputs) >= 2:
+                return Affine(norm, weight)
         return None
 
     return pattern
 
 
-def _bias_of(norm: ir.Node) -> ir.Value | None:
+def bias_of(norm: ir.Node) -> ir.Value | None:
+    """Return the third input."""
     return norm.inputs[2] if len(norm.inputs) > 2 else None
 
 
-def _fits(site: Site, match: Affine) -> str | None:
-    """Check that the factor has one element for each of the normalised axes."""
-    norm, factor = match.norm, match.factor
-    dims, own = site.facts.symbolic(norm.inputs[0]), site.facts.symbolic(factor)
-    if dims is None or own is None:
-        return "a shape is not known"
-    axis = norm.attributes.get_int("axis", -1) % len(dims)
-    if len(own) > len(dims):
-        return "the other operand has more dimensions"
-    tail, lead = dims[axis:], own[: max(0, len(own) - len(dims) + axis)]
-    core = own[len(lead) :]
-    single = constant(factor) is not None and all(size == ONE for size in core)
-    if any(size != ONE for size in lead) or (core != tail and not single):
-        return "the other operand is not one element for each normalised one"
-    if (lead or core != tail) and constant(factor) is None:
-        return "the other operand has another shape and is no constant"
-    if site.facts.dtype(factor) != site.facts.dtype(norm.outputs[0]):
-        return "the element types differ"
-    return site.read_elsewhere(norm.outputs[0], (site.node,)) or _used_statistics(norm)
+def normalised_sizes(site: Site, norm: ir.Node) -> tuple[int, ...] | None:
+    """Return the sizes of the axes that `norm` normalises, when they are known."""
+    dims = site.facts.dims(norm.inputs[0])
+    axis = norm.attributes.get_int("axis", -1)
+    if dims is None or not -len(dims) <= axis < len(dims):
+        return None
+    sizes = tuple(size for size in dims[axis:] if size is not None)
+    return sizes if len(sizes) == len(dims[axis:]) else None
 
 
-def _used_statistics(norm: ir.Node) -> str | None:
+def used_statistics(norm: ir.Node) -> str | None:
+    """Return why the other outputs of `norm` cannot go."""
     for output in norm.outputs[1:]:
         if output.name and (output.is_graph_output() or output.uses()):
             return f"the statistics {output.name!r} are read"
     return None
 
 
+def _obstacle(site: Site, match: Affine, present: ir.Value | None) -> str | None:
+    """Return why the weight cannot be combined with what is there already, or with nothing."""
+    norm, weight = match.norm, match.weight
+    sizes = normalised_sizes(site, norm)
+    if sizes is None:
+        return "the sizes of the normalised axes are not known"
+    if site.facts.dtype(weight) != site.facts.dtype(norm.outputs[0]):
+        return "the element types differ"
+    tensor, before = site.tensor(weight), site.tensor(present)
+    whole, own = site.facts.rank(norm.inputs[0]), site.facts.static(weight)
+    if whole is None or own is None or len(own) > whole:
+        return f"the shape of {weight.name!r} is not known to be that of the normalised axes"
+    if tensor is None and (own != sizes or len(own) == whole):
+        return f"{weight.name!r} is no constant, and not of the shape of the normalised axes"
+    if not _broadcasts(own, sizes):
+        return f"{weight.name!r} is not of the shape of the normalised axes"
+    if present is not None and not (before is not None and _is_one(before)):
+        if tensor is None or before is None:
+            return f"{present.name!r} and {weight.name!r} are not both constant"
+        if before.dtype != ir.DataType.FLOAT:
+            return "two weights in half precision would be rounded once more"
+        if not _broadcasts(tuple(before.shape.numpy()), sizes):
+            return f"{present.name!r} is not of the shape of the normalised axes"
+    return site.read_elsewhere(norm.outputs[0], (site.node,)) or used_statistics(norm)
+
+
+def _broadcasts(shape: tuple[int, ...], sizes: tuple[int, ...]) -> bool:
+    """Whether an array of `shape` has one element, or one of 1, for each of `sizes`."""
+    extra = max(0, len(shape) - len(sizes))
+    core = shape[extra:]
+    return all(size == 1 for size in shape[:extra]) and all(
+        size in (1, wanted) for size, wanted in zip(reversed(core), reversed(sizes), strict=False)
+    )
+
+
 def _scale_check(site: Site, match: Affine) -> str | None:
-    if _bias_of(match.norm) is not None:
+    if bias_of(match.norm) is not None:
         return "a bias comes before the scale"
-    scale = constant(match.norm.inputs[1])
-    if scale is None or (not _is_one(scale) and constant(match.factor) is None):
-        return "the scale that is there already is no constant"
-    return _fits(site, match)
+    return _obstacle(site, match, match.norm.inputs[1])
 
 
 def _bias_check(site: Site, match: Affine) -> str | None:
-    if _bias_of(match.norm) is not None and (
-        constant(_bias_of(match.norm)) is None or constant(match.factor) is None
-    ):
-        return "there is a bias already"
-    return _fits(site, match)
+    return _obstacle(site, match, bias_of(match.norm))
 
 
 def _is_one(tensor: ir.TensorProtocol) -> bool:
@@ -107,89 +128,104 @@ def _is_one(tensor: ir.TensorProtocol) -> bool:
 
 
 def _combined(
+    site: Site,
+    match: Affine,
     build: Build,
-    old: ir.Value | None,
-    factor: ir.Value,
-    sizes: tuple[int, ...],
-    combine: Callable[[np.ndarray, np.ndarray], np.ndarray],
+    present: ir.TensorProtocol | None,
+    combine: Callable[[Array, Array], Array],
 ) -> ir.Value:
-    """Return the factor in the shape of the normalised axes, combined with what was there."""
-    new, before = constant(factor), constant(old)
-    if new is None:
-        return factor
-    plain = new.numpy().reshape(-1)
-    flat = plain.reshape(sizes) if plain.size > 1 else np.broadcast_to(plain, sizes)
-    if before is None and tuple(new.shape.numpy()) == sizes:
-        return factor
-    values = flat if before is None else combine(before.numpy(), flat)
-    return build.constant(values.astype(flat.dtype), "norm_weight")
+    """Return the weight in the shape of the normalised axes, combined with what was there."""
+    sizes, tensor = normalised_sizes(site, match.norm), site.tensor(match.weight)
+    assert sizes is not None
+    if tensor is None or (present is None and tuple(tensor.shape.numpy()) == sizes):
+        return match.weight
+    values = _spread(tensor.numpy(), sizes)
+    if present is not None:
+        values = combine(_spread(present.numpy(), sizes), values)
+    return build.constant(values, "norm_weight")
+
+
+def _spread(array: Array, sizes: tuple[int, ...]) -> Array:
+    core = array.reshape(array.shape[max(0, array.ndim - len(sizes)) :])
+    return np.broadcast_to(core, sizes)
 
 
 def _take_scale(site: Site, match: Affine, build: Build) -> Rewritten:
     norm, out = match.norm, site.node.outputs[0]
-    scale = constant(norm.inputs[1])
-    assert scale is not None
-    old = None if _is_one(scale) else norm.inputs[1]
-    sizes = tuple(int(size) for size in scale.shape.numpy())
-    weight = _combined(build, old, match.factor, sizes, np.multiply)
-    return {out: _again(build, norm, [norm.inputs[0], weight], out)}
+    scale = site.tensor(norm.inputs[1])
+    present = None if scale is None or _is_one(scale) else scale
+    weight = _combined(site, match, build, present, np.multiply)
+    return {out: again(build, norm, [norm.inputs[0], weight], out)}
 
 
 def _take_bias(site: Site, match: Affine, build: Build) -> Rewritten:
     norm, out = match.norm, site.node.outputs[0]
-    dims = site.facts.dims(norm.inputs[0])
-    scale = norm.inputs[1]
-    assert dims is not None
-    axis = norm.attributes.get_int("axis", -1) % len(dims)
-    sizes = tuple(size or 0 for size in dims[axis:])
-    bias = _combined(build, _bias_of(norm), match.factor, sizes, np.add)
-    return {out: _again(build, norm, [norm.inputs[0], scale, bias], out)}
+    bias = _combined(site, match, build, site.tensor(bias_of(norm)), np.add)
+    return {out: again(build, norm, [norm.inputs[0], norm.inputs[1], bias], out)}
 
 
-def _again(build: Build, norm: ir.Node, inputs: list[ir.Value | None], like: ir.Value) -> ir.Value:
-    attributes = {name: attribute.value for name, attribute in norm.attributes.items()}
+def again(build: Build, norm: ir.Node, inputs: list[ir.Value | None], like: ir.Value) -> ir.Value:
+    """Make a node like `norm` on other inputs."""
+    attributes: dict[str, AttributeValue] = {
+        name: attribute.value for name, attribute in norm.attributes.items()
+    }
     return build.op(norm.op_type, inputs, attributes, like=like)
 
 
 @dataclass(frozen=True)
-class Cast:
-    """A normalisation in float32 between two casts."""
+class Between:
+    """A normalisation between two casts.
+
+    Attributes:
+        norm: The node.
+        source: What is cast before it.
+    """
 
     norm: ir.Node
     source: ir.Value
 
 
-def _between_casts(site: Site) -> Cast | None:
+def _between_casts(site: Site) -> Between | None:
     norm = site.producer(site.input(0), *_NORMS)
     before = None if norm is None else site.producer(norm.inputs[0], "Cast")
     if norm is None or before is None or before.inputs[0] is None:
         return None
-    return Cast(norm, before.inputs[0])
+    return Between(norm, before.inputs[0])
 
 
-def _cast_check(site: Site, match: Cast) -> str | None:
+def _cast_check(site: Site, match: Between) -> str | None:
     norm = match.norm
     narrow = site.facts.dtype(match.source)
     if narrow != ir.DataType.FLOAT16 or site.node.attributes.get_int("to") != narrow.value:
         return "the casts are not from float16 and back"
     if site.facts.dtype(norm.outputs[0]) != ir.DataType.FLOAT:
         return "the normalisation is not in float32"
-    scale = constant(norm.inputs[1])
-    if scale is None or not _is_one(scale) or _bias_of(norm) is not None:
+    if norm.attributes.get_int("stash_type", 1) != ir.DataType.FLOAT.value:
+        return "the normalisation does not compute in float32"
+    scale = site.tensor(norm.inputs[1])
+    if scale is None or not _is_one(scale) or bias_of(norm) is not None:
         return "the scale is applied before the cast"
-    return site.read_elsewhere(norm.outputs[0], (site.node,)) or _used_statistics(norm)
+    return site.read_elsewhere(norm.outputs[0], (site.node,)) or used_statistics(norm)
 
 
-def _without_casts(site: Site, match: Cast, build: Build) -> Rewritten:
+def _without_casts(site: Site, match: Between, build: Build) -> Rewritten:
     norm, out = match.norm, site.node.outputs[0]
-    scale = constant(norm.inputs[1])
+    scale = site.tensor(norm.inputs[1])
     assert scale is not None
     ones = build.constant(np.ones(scale.shape.numpy(), FLOATS[ir.DataType.FLOAT16]), "norm_scale")
-    return {out: _again(build, norm, [match.source, ones], out)}
+    return {out: again(build, norm, [match.source, ones], out)}
 
 
 RULES = (
     Rule("norm-scale", ("Mul",), _after(*_NORMS), _scale_check, _take_scale),
     Rule("norm-bias", ("Add",), _after("LayerNormalization"), _bias_check, _take_bias),
-    Rule("norm-casts", ("Cast",), _between_casts, _cast_check, _without_casts),
+    Rule(
+        "norm-casts",
+        ("Cast",),
+        _between_casts,
+        _cast_check,
+        _without_casts,
+        # Elsewhere the operator may compute in the type of its input.
+        targets=frozenset({GENERIC, ORT_CPU, ORT_CUDA}),
+    ),
 )

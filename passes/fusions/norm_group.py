@@ -40,9 +40,7 @@ class Channels:
     numbers: ir.TensorProtocol
 
 
-def per_channel(
-    site: Site, value: ir.Value | None, rank: int, channels: int
-) -> ir.TensorProtocol | None:
+def per_channel(value: ir.Value | None, rank: int, channels: int) -> ir.TensorProtocol | None:
     """Return a constant that broadcasts as one number for each of axis 1 of `rank` axes."""
     tensor = constant(value)
     if tensor is None or tensor.size != channels:
@@ -59,7 +57,7 @@ def _channels(site: Site) -> Channels | None:
         dims = site.facts.dims(value)
         if norm is None or dims is None or len(dims) < 3 or dims[1] is None:
             continue
-        numbers = per_channel(site, factor, len(dims), dims[1])
+        numbers = per_channel(factor, len(dims), dims[1])
         if numbers is not None:
             return Channels(norm, numbers)
     return None
@@ -113,11 +111,11 @@ def _grouped(site: Site) -> Grouped | None:
     if dims is None or len(dims) < 3 or dims[1] is None:
         return None
     for value, shift in commuted(site.node):
-        bias, mul = per_channel(site, shift, len(dims), dims[1]), site.producer(value, "Mul")
+        bias, mul = per_channel(shift, len(dims), dims[1]), site.producer(value, "Mul")
         if bias is None or mul is None:
             continue
         for inside, factor in commuted(mul):
-            scale = per_channel(site, factor, len(dims), dims[1])
+            scale = per_channel(factor, len(dims), dims[1])
             back = site.producer(inside, "Reshape")
             norm = site.producer(back.inputs[0], "InstanceNormalization") if back else None
             split = site.producer(norm.inputs[0], "Reshape") if norm else None

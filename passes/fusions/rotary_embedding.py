@@ -1,12 +1,17 @@
-"""Rotary position embeddings, from their primitive form to one node.
+"""Rotary position embeddings, from their primitive forms to one node.
 
-With T the quarter turn of column pairs (see `rotary_turns`),
+A rotation turns the pair of columns (a, b) by the angle t to
 
-    x * cos + T(x) * sin  ->  RotaryEmbedding(x, cos', sin')
+    (a cos t - b sin t, b cos t + a sin t)
 
-where cos' and sin' hold one column of each two (see `rotary_tables`): for the pair of columns
-(a, b) with the angle t both sides are (a cos t - b sin t, b cos t + a sin t). Columns half the
-width apart make `interleaved = 0`, neighbours `interleaved = 1`.
+Exporters write it with T, the quarter turn (a, b) -> (-b, a) (see `rotary_turns`), and tables
+that hold each column twice (see `rotary_tables`); or product by product (see `rotary_products`):
+
+    x * cos + T(x) * sin                            ->  RotaryEmbedding(x, cos', sin')
+    Concat(a * cos' - b * sin', b * cos' + a * sin')  ->  RotaryEmbedding(x, cos', sin')
+
+where cos' and sin' have one column for each pair. Columns half the width apart make
+`interleaved = 0`, neighbours `interleaved = 1`.
 
 x is [B, N, S, R] with tables that broadcast over N, or [B, S, N, R], which is turned as
 [B, S, N*R], or [B, S, R], one head. Tables must be as long as S, and have the batch of x or 1.
@@ -17,39 +22,21 @@ and the offset 0 where they are the same for all of the batch.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-import onnx_ir as ir
+from collections.abc import Callable
 
 from leptonc.passes.build import Build
-from leptonc.passes.fusions.rotary_emit import TYPES, Attributes, embed
-from leptonc.passes.fusions.rotary_layout import Heads, find_heads
+from leptonc.passes.fusions.rotary_emit import TYPES, embed
+from leptonc.passes.fusions.rotary_layout import find_heads
+from leptonc.passes.fusions.rotary_products import Rotation, by_halves, by_pairs
 from leptonc.passes.fusions.rotary_tables import Table, find_table
-from leptonc.passes.fusions.rotary_turns import Turn, find_turn
+from leptonc.passes.fusions.rotary_turns import find_turn
 from leptonc.passes.rule import GENERIC, ORT_CPU, ORT_CUDA, Rewritten, Rule
 from leptonc.passes.site import Site, commuted
 
-
-@dataclass(frozen=True)
-class Rotation:
-    """`x * cos + T(x) * sin`.
-
-    Attributes:
-        turn: The quarter turn of x.
-        cos: The cosines, every column twice.
-        sin: The sines, every column twice.
-        heads: Where the heads and the positions of x are; None when that is not known.
-        nodes: All nodes of the form but the slices.
-    """
-
-    turn: Turn
-    cos: ir.Value
-    sin: ir.Value
-    heads: Heads | None
-    nodes: tuple[ir.Node, ...]
+Find = Callable[[Site], Rotation | None]
 
 
-def _rotation(site: Site) -> Rotation | None:
+def _by_turn(site: Site) -> Rotation | None:
     for plain, turned in commuted(site.node):
         product = site.producer(turned, "Mul")
         other = site.producer(plain, "Mul")
@@ -61,9 +48,17 @@ def _rotation(site: Site) -> Rotation | None:
                 continue
             for source, cos in commuted(other):
                 if source is turn.source:
-                    heads = find_heads(site, turn.source, cos, sin)
-                    return Rotation(turn, cos, sin, heads, (*turn.nodes, product, other))
+                    heads = find_heads(site, source, cos, sin)
+                    nodes = (*turn.nodes, product, other)
+                    return Rotation(source, turn.pairs, cos, sin, True, heads, nodes)
     return None
+
+
+_FORMS: dict[str, Find] = {"Add": _by_turn, "Concat": by_halves, "Reshape": by_pairs}
+
+
+def _rotation(site: Site) -> Rotation | None:
+    return _FORMS[site.node.op_type](site)
 
 
 def _shared(site: Site) -> Rotation | None:
@@ -78,8 +73,7 @@ def _per_batch(site: Site) -> Rotation | None:
 
 
 def _check(site: Site, match: Rotation) -> str | None:
-    out = site.node.outputs[0]
-    dtype = site.facts.dtype(match.turn.source)
+    dtype = site.facts.dtype(match.source)
     if dtype not in TYPES[site.target]:
         return f"the operator is not made for {dtype.name if dtype else 'an unknown type'}"
     if match.heads is None:
@@ -90,34 +84,37 @@ def _check(site: Site, match: Rotation) -> str | None:
         if reader is not None:
             return reader
     for name, value in (("cosines", match.cos), ("sines", match.sin)):
-        table = find_table(site, value, pairs=match.turn.pairs)
+        table = _table(site, match, name)
         if table is None:
             return f"the {name} {value.name!r} are not proven to hold each column twice"
         if not match.heads.accepts(table.dims):
             return f"the {name} {value.name!r} have their positions in another order"
-    if site.facts.rank(out) != site.facts.rank(match.turn.source):
-        return "the tables have more dimensions"
     return None
 
 
+def _table(site: Site, match: Rotation, name: str) -> Table | None:
+    value = match.cos if name == "cosines" else match.sin
+    if match.doubled:
+        return find_table(site, value, pairs=match.pairs)
+    dims = site.facts.symbolic(value)
+    return None if dims is None else Table(value, None, (), dims)
+
+
 def _rewrite(site: Site, match: Rotation, build: Build) -> Rewritten:
+    tables = [_table(site, match, name) for name in ("cosines", "sines")]
+    known = [table for table in tables if table is not None]
     assert match.heads is not None
-    tables: list[Table] = []
-    for value in (match.cos, match.sin):
-        table = find_table(site, value, pairs=match.turn.pairs)
-        assert table is not None
-        tables.append(table)
+    assert len(known) == len(tables)
     out = site.node.outputs[0]
-    attributes: Attributes = {"interleaved": 1} if match.turn.pairs else {}
-    return {out: embed(site, build, match.turn.source, tables, match.heads, attributes, out)}
+    x, pairs = match.source, match.pairs
+    return {out: embed(site, build, x, known, match.heads, pairs=pairs, like=out)}
 
 
 _ORT = frozenset({ORT_CPU, ORT_CUDA})
+_ANCHORS = tuple(_FORMS)
 
 RULES = (
-    Rule(
-        "rotary-embedding", ("Add",), _rotation, _check, _rewrite, frozenset({GENERIC}), opset=23
-    ),
-    Rule("rotary-embedding-shared", ("Add",), _shared, _check, _rewrite, _ORT),
-    Rule("rotary-embedding", ("Add",), _per_batch, _check, _rewrite, _ORT, opset=23),
+    Rule("rotary", _ANCHORS, _rotation, _check, _rewrite, frozenset({GENERIC}), opset=23),
+    Rule("rotary-shared", _ANCHORS, _shared, _check, _rewrite, _ORT),
+    Rule("rotary", _ANCHORS, _per_batch, _check, _rewrite, _ORT, opset=23),
 )

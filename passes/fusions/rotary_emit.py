@@ -42,21 +42,24 @@ def embed(
     x: ir.Value,
     tables: Sequence[Table],
     heads: Heads,
-    attributes: Attributes,
+    *,
+    pairs: bool,
     like: ir.Value,
 ) -> ir.Value:
     """Build the rotation of `x`, in the layout of `x`."""
+    attributes: Attributes = {"interleaved": 1} if pairs else {}
     width, count = heads.dims[-1].number, heads.count
     own = heads.shared and site.target != GENERIC
     cos, sin = (_table(site, build, x, table, heads, own=own) for table in tables)
     if heads.first:
-        return rotate(build, x, (cos, sin), attributes, like, own=own)
-    assert count is not None and width is not None
+        return rotate(build, x, (cos, sin), attributes, like=like, own=own)
+    assert count is not None
+    assert width is not None
     attributes = {**attributes, "num_heads": count}
     if heads.head is None:
-        return rotate(build, x, (cos, sin), attributes, like, own=own)
+        return rotate(build, x, (cos, sin), attributes, like=like, own=own)
     rows = build.op("Reshape", [x, ints(build, 0, 0, count * width)])
-    turned = rotate(build, rows, (cos, sin), attributes, None, own=own)
+    turned = rotate(build, rows, (cos, sin), attributes, like=None, own=own)
     return build.op("Reshape", [turned, ints(build, 0, 0, count, width)], like=like)
 
 
@@ -65,8 +68,8 @@ def rotate(
     x: ir.Value,
     tables: tuple[ir.Value, ir.Value],
     attributes: Attributes,
-    like: ir.Value | None,
     *,
+    like: ir.Value | None,
     own: bool,
 ) -> ir.Value:
     """Build one operator: ONNX Runtime's own, or the standard one."""
@@ -111,13 +114,11 @@ def _half(site: Site, build: Build, table: Table) -> ir.Value:
     for node, place in table.steps:
         inputs = [*node.inputs[:place], value, *node.inputs[place + 1 :]]
         attributes = {name: attribute.value for name, attribute in node.attributes.items()}
-        value = _once(site, build, node.op_type, inputs, attributes, place)
+        value = _once(site, build, node.op_type, inputs, attributes, place=place)
     return value
 
 
-def _relabelled(
-    site: Site, build: Build, value: ir.Value, lead: Sizes, wanted: Sizes
-) -> ir.Value:
+def _relabelled(site: Site, build: Build, value: ir.Value, lead: Sizes, wanted: Sizes) -> ir.Value:
     """Move the leading axes of size 1."""
     if lead == wanted:
         return value
@@ -149,6 +150,7 @@ def _once(
     op_type: str,
     operands: Sequence[Operand],
     attributes: Attributes | None = None,
+    *,
     place: int = 0,
 ) -> ir.Value:
     """Return what a node of the same graph computes already, or make it.
@@ -159,7 +161,8 @@ def _once(
     assert isinstance(running, ir.Value)
     for use in running.uses():
         node = use.node
-        if node.graph is not site.node.graph or node.op_type != op_type or node.domain:
+        known = node.graph is site.node.graph or node in build.nodes
+        if not known or node.op_type != op_type or node.domain:
             continue
         if len(node.outputs) == 1 and _same(node, operands, attributes or {}):
             return node.outputs[0]

@@ -44,15 +44,28 @@ class Heads:
         return [size for size in table[:-1] if size != ONE] == rows
 
 
-def find_heads(site: Site, x: ir.Value, cos: ir.Value, sin: ir.Value) -> Heads | None:
-    """Return the layout of `x` in which both tables have one row for each position."""
+_LAYOUTS: dict[int, tuple[tuple[int, int | None], ...]] = {3: ((1, None),), 4: ((2, 1), (1, 2))}
+
+
+def find_heads(
+    site: Site, x: ir.Value, cos: ir.Value, sin: ir.Value, width: Size | None = None
+) -> Heads | None:
+    """Return the layout of `x` in which both tables have one row for each position.
+
+    Args:
+        site: Where `x` is rotated.
+        x: Three or four dimensions.
+        cos: The table of cosines.
+        sin: The table of sines.
+        width: How many columns the tables have; None for those of `x`.
+    """
     dims = site.facts.symbolic(x)
     shapes = [site.facts.symbolic(table) for table in (cos, sin)]
     if dims is None or len(dims) not in (3, 4):
         return None
-    layouts: tuple[tuple[int, int | None], ...] = ((2, 1), (1, 2)) if len(dims) == 4 else ((1, None),)
-    for sequence, head in layouts:
-        batches = [_batch(dims, shape, sequence, head) for shape in shapes]
+    columns = dims[-1] if width is None else width
+    for sequence, head in _LAYOUTS[len(dims)]:
+        batches = [_batch((*dims[:-1], columns), shape, sequence, head) for shape in shapes]
         if None in batches or (head == 2 and dims[2].number is None):
             continue
         if batches[0] == batches[1] or dims[0] == ONE:

@@ -101,7 +101,7 @@ def has_dims(site: Site, value: ir.Value, dims: Sizes) -> bool:
     if known is not None:
         return known == dims
     node = site.producer(value, "Reshape")
-    if node is None or node.attributes.get_int("allowzero", 0):
+    if node is None or node.attributes.get_int("allowzero", 0) != 0:
         return False
     return constant_ints(node.inputs[1]) == (0, 0, *(size.number for size in dims[2:]))
 

@@ -43,9 +43,7 @@ class Rotary:
         """The attribute `num_heads`; 0 when it is left out."""
         return self.node.attributes.get_int("num_heads", 0)
 
-    def again(
-        self, build: Build, x: ir.Value, like: ir.Value | None, **changes: int
-    ) -> ir.Value:
+    def again(self, build: Build, x: ir.Value, like: ir.Value | None, **changes: int) -> ir.Value:
         """Build the same rotation of another value, with other attributes; 0 leaves one out."""
         attributes: dict[str, AttributeValue] = {
             name: attribute.as_int() for name, attribute in self.node.attributes.items()

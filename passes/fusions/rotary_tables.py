@@ -83,7 +83,9 @@ def _constant_table(value: ir.Value, tensor: ir.TensorProtocol, pairs: bool) -> 
     if not shape or shape[-1] % 2 or not shape[-1]:
         return None
     array, half = tensor.numpy(), shape[-1] // 2
-    first, second = (slice(0, None, 2), slice(1, None, 2)) if pairs else (slice(half), slice(half, None))
+    first, second = slice(half), slice(half, None)
+    if pairs:
+        first, second = slice(0, None, 2), slice(1, None, 2)
     if array[..., first].tobytes() != array[..., second].tobytes():
         return None
     dims = (*(number(size) for size in shape[:-1]), number(half))
@@ -120,10 +122,11 @@ def _doubled_pairs(site: Site, node: ir.Node, dims: Sizes) -> Table | None:
     if inner is None or not wide or len(wide) < 2 or wide[-1].number != 2:
         return None
     if inner.op_type == "Concat":
-        first = inner.inputs[0]
-        if any(value is not first for value in inner.inputs) or not last_axis(site, inner, source):
+        column = inner.inputs[0]
+        if any(value is not column for value in inner.inputs):
             return None
-        column = first
+        if not last_axis(site, inner, inner.outputs[0]):
+            return None
     else:
         column = inner.inputs[0]
     before = site.facts.symbolic(column)

@@ -62,7 +62,7 @@ def _pairs(site: Site, value: ir.Value) -> Turn | None:
         return None
     if not last_axis(site, concat, concat.outputs[0]):
         return None
-    thin = [_column(site, column) for column in concat.inputs]
+    thin = [added_column(site, column) for column in concat.inputs]
     negation = None if thin[0] is None else _negated(site, thin[0].inputs[0])
     if thin[0] is None or thin[1] is None or negation is None:
         return None
@@ -84,7 +84,7 @@ def _fits(one: Part, other: Part, positions: range, others: range) -> bool:
     return same and one.positions == positions and other.positions == others
 
 
-def _column(site: Site, value: ir.Value | None) -> ir.Node | None:
+def added_column(site: Site, value: ir.Value | None) -> ir.Node | None:
     """Return the Unsqueeze that adds a last axis."""
     node = site.producer(value, "Unsqueeze")
     rank = site.facts.rank(value)
