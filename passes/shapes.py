@@ -1,4 +1,4 @@
-"""Removes the arithmetic on shapes that only rebuilds what is known by name. Exact."""
+"""Simplifies what only moves and relabels elements, and the arithmetic on shapes. Exact."""
 
 from __future__ import annotations
 
@@ -9,11 +9,27 @@ import onnx_ir as ir
 
 from leptonc.passes.base import PassStats
 from leptonc.passes.facts import Facts
-from leptonc.passes.fusions import expands, index_grids, reshapes
+from leptonc.passes.fusions import (
+    casts,
+    expands,
+    index_grids,
+    reshapes,
+    slices,
+    transposes,
+    unsqueezes,
+)
 from leptonc.passes.rewriter import apply_rules
 from leptonc.passes.rule import Rule
 
-RULES: tuple[Rule[Any], ...] = (*index_grids.RULES, *expands.RULES, *reshapes.RULES)
+RULES: tuple[Rule[Any], ...] = (
+    *index_grids.RULES,
+    *expands.RULES,
+    *reshapes.RULES,
+    *slices.RULES,
+    *unsqueezes.RULES,
+    *casts.RULES,
+    *transposes.RULES,
+)
 
 
 @dataclass(frozen=True)
