@@ -16,10 +16,10 @@ BENCH_ARGS ?=
 PYTHON ?= $(shell for p in python3.11 python3 python3.12 python3.13; do \
 	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo "$$p" && break; done)
 
-.PHONY: help setup demo test lint bench clean
+.PHONY: help setup demo test lint bench coverage clean
 
 help: ## List the targets
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## Create .venv/ with everything, leptonc itself editable
 
@@ -59,6 +59,9 @@ lint: $(STAMP) ## Check style, formatting and types (ruff, mypy --strict)
 
 bench: $(STAMP) ## Measure against plain ONNX Runtime (benchmarks/README.md says how to read it)
 	$(BIN)/python benchmarks/run.py $(BENCH_ARGS)
+
+coverage: $(STAMP) ## Measure the passes on tiny models of many architectures, into docs/coverage.md
+	$(BIN)/python tests/architectures/write_coverage.py
 
 clean: ## Remove what was built; .venv/ stays
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -55,6 +55,23 @@ LATENCY = (
     Case("vit_base", 1),
 )
 
+OPTIMIZERS = (
+    Case("bert_base", 1, 128),
+    Case("bert_base", 8, 32),
+    Case("minilm", 1, 32),
+    Case("minilm", 8, 32),
+    Case("vit_base", 1),
+    Case("vit_base", 8),
+    Case("t5_encoder", 1, 128),
+    Case("t5_encoder", 8, 128),
+    Case("gpt2", 1, 128),
+    Case("gpt2", 8, 32),
+    Case("resnet50", 1),
+    Case("resnet50", 8),
+    Case("mobilenet_v2", 1),
+    Case("mobilenet_v2", 8),
+)
+
 COLD_LOAD = (
     Case("bert_base", 1, 16),
     Case("resnet50", 1),

@@ -19,6 +19,7 @@ from statistics import median
 from typing import Any
 
 import numpy as np
+import options as options_of
 import tables
 from cases import COLD_LOAD, Case, arrays
 from contenders import HERE, Files, prepare
@@ -52,12 +53,9 @@ def main() -> None:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", nargs="+", metavar="RECIPE", help="these recipes only")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=15, help="starts of each contender")
-    parser.add_argument("--results", type=Path, default=tables.FOLDER, help="where to write")
-    return parser.parse_args()
+    made = options_of.parser(__doc__, rounds=15, of_what="starts of each contender")
+    options_of.add_threads(made)
+    return made.parse_args()
 
 
 def _measure(case: Case, files: Files, options: argparse.Namespace) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import options as options_of
 import tables
 from cases import RECIPES
 from contenders import WORK, answer, compile_command, export_command
@@ -46,11 +47,7 @@ def main() -> None:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", nargs="+", metavar="RECIPE", help="these recipes only")
-    parser.add_argument("--rounds", type=int, default=3, help="timed runs of each kind")
-    parser.add_argument("--results", type=Path, default=tables.FOLDER, help="where to write")
-    return parser.parse_args()
+    return options_of.parser(__doc__, rounds=3, of_what="timed runs of each kind").parse_args()
 
 
 def _measure(recipe: str, folder: Path, rounds: int) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """The files that race: an artifact, and torch's own export as one .onnx, for each recipe.
 
-They lie in `benchmarks/.work/` under a digest of everything that made them, so that a change in
-the compiler or in a recipe builds them again and nothing stale is ever measured.
+They lie in `benchmarks/.work/` under digests of everything that made them, so that a change in
+the compiler or in a recipe builds them again and nothing stale is ever measured. What is made
+without leptonc has a digest of its own and outlives a change in leptonc.
 """
 
 from __future__ import annotations
@@ -10,16 +11,18 @@ import hashlib
 import json
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from cases import Case
+
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 WORK = HERE / ".work"
-SOURCES = ("compiler", "passes", "backends", "runtime", "models")
+PACKAGES = ("compiler", "passes", "backends", "runtime")
 TOOLS = ("torch", "transformers", "onnx", "onnx-ir", "onnxscript", "onnxruntime", "numpy")
 
 
@@ -33,13 +36,21 @@ class Files:
 
 def prepare(recipes: Iterable[str]) -> dict[str, Files]:
     """Build what is missing and return the files by recipe."""
-    folder = WORK / _digest()
-    folder.mkdir(parents=True, exist_ok=True)
-    return {recipe: _files(recipe, folder) for recipe in dict.fromkeys(recipes)}
+    return {recipe: _files(recipe) for recipe in dict.fromkeys(recipes)}
 
 
-def _files(recipe: str, folder: Path) -> Files:
-    files = Files(folder / f"{recipe}.lepton", folder / f"{recipe}.onnx")
+def our_folder() -> Path:
+    """Return the folder of what leptonc as it is now makes."""
+    return _folder("leptonc", *PACKAGES, "models")
+
+
+def their_folder() -> Path:
+    """Return the folder of what is made without leptonc."""
+    return _folder("plain", "models", "benchmarks/plain_export.py")
+
+
+def _files(recipe: str) -> Files:
+    files = Files(our_folder() / f"{recipe}.lepton", their_folder() / f"{recipe}.onnx")
     if not files.artifact.is_file():
         print(f"compiling {recipe}", file=sys.stderr)
         answer(compile_command(recipe, files.artifact))
@@ -78,13 +89,38 @@ def answer(command: list[str]) -> dict[str, Any]:
     return found
 
 
-def _digest() -> str:
-    digest = hashlib.sha256((HERE / "plain_export.py").read_bytes())
-    for package in SOURCES:
-        for path in sorted((ROOT / package).glob("*")):
-            if path.is_file():
-                digest.update(f"{package}/{path.name}".encode())
+def race_command(
+    case: Case,
+    contenders: Mapping[str, Path],
+    *,
+    threads: int,
+    rounds: int,
+    seed: int,
+    **limits: float,
+) -> list[str]:
+    """Return the command of a race; see `Race` in `race.py` for the arguments."""
+    race = {
+        "case": vars(case),
+        "contenders": {name: str(path) for name, path in contenders.items()},
+        "threads": threads,
+        "rounds": rounds,
+        "seed": seed,
+        **limits,
+    }
+    return [sys.executable, str(HERE / "race.py"), json.dumps(race)]
+
+
+def _folder(name: str, *sources: str) -> Path:
+    """Return a folder under the digest of some sources and of the tools, made when missing."""
+    digest = hashlib.sha256()
+    for source in sources:
+        top = ROOT / source
+        for path in sorted(top.rglob("*")) if top.is_dir() else [top]:
+            if path.is_file() and "__pycache__" not in path.parts:
+                digest.update(path.relative_to(ROOT).as_posix().encode())
                 digest.update(path.read_bytes())
     for tool in TOOLS:
         digest.update(f"{tool}={metadata.version(tool)}".encode())
-    return digest.hexdigest()[:16]
+    folder = WORK / f"{name}-{digest.hexdigest()[:16]}"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder

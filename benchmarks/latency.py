@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
-from pathlib import Path
 from statistics import median
 from typing import Any
 
+import options as options_of
 import tables
 from cases import LATENCY, Case
-from contenders import HERE, Files, answer, prepare
+from contenders import Files, answer, prepare, race_command
 from ratios import Ratio, paired
 
 # Answers further apart than this, relative to the largest value of an output, are not a race.
@@ -42,13 +41,10 @@ def main() -> None:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", nargs="+", metavar="RECIPE", help="these recipes only")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=12, help="rounds in each process")
-    parser.add_argument("--processes", type=int, default=4, help="processes for each case")
-    parser.add_argument("--results", type=Path, default=tables.FOLDER, help="where to write")
-    return parser.parse_args()
+    made = options_of.parser(__doc__, rounds=12, of_what="rounds in each process")
+    options_of.add_threads(made)
+    made.add_argument("--processes", type=int, default=4, help="processes for each case")
+    return made.parse_args()
 
 
 def _measure(case: Case, files: Files, options: argparse.Namespace) -> dict[str, Any]:
@@ -75,9 +71,11 @@ def _measure(case: Case, files: Files, options: argparse.Namespace) -> dict[str,
 
 
 def _race(case: Case, files: Files, options: argparse.Namespace, seed: int) -> dict[str, Any]:
-    sizes: Sequence[int] = (case.batch, case.sequence, options.threads, options.rounds, seed)
-    command = [sys.executable, str(HERE / "race.py"), str(files.artifact), str(files.plain)]
-    return answer([*command, case.recipe, *(str(size) for size in sizes)])
+    paths = {"leptonc": files.artifact, "plain": files.plain, "control": files.plain}
+    result = answer(
+        race_command(case, paths, threads=options.threads, rounds=options.rounds, seed=seed)
+    )
+    return {**result["blocks"], **result["differences"]["leptonc"]}
 
 
 def _line(row: dict[str, Any]) -> dict[str, str]:

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-BENCHMARKS = ("latency", "cold_load", "compile_time")
+BENCHMARKS = ("latency", "cold_load", "compile_time", "optimizers")
 
 
 def main() -> int:

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 FOLDER = Path(__file__).resolve().parent / "results"
@@ -22,6 +23,7 @@ def write(
     notes: str,
     table: Sequence[Mapping[str, str]],
     rows: Sequence[Mapping[str, Any]],
+    more: Mapping[str, Sequence[Mapping[str, str]]] = MappingProxyType({}),
     folder: Path = FOLDER,
 ) -> None:
     """Write `name.md` and `name.json`, and print the table.
@@ -32,6 +34,7 @@ def write(
         notes: How to read the columns.
         table: One mapping per row, from heading to text, all with the same headings.
         rows: The same rows in full, for machines.
+        more: Further tables by their headings.
         folder: Where to write.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -47,6 +50,7 @@ def write(
             "",
             *_markdown(table),
             "",
+            *(line for name, each in more.items() for line in _titled(name, each)),
             notes,
             "",
         ]
@@ -55,6 +59,10 @@ def write(
     record = {"command": command, "machine": about, "rows": list(rows)}
     (folder / f"{name}.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     print(text)
+
+
+def _titled(heading: str, table: Sequence[Mapping[str, str]]) -> list[str]:
+    return [f"## {heading}", "", *_markdown(table), ""]
 
 
 def _markdown(table: Sequence[Mapping[str, str]]) -> list[str]:

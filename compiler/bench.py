@@ -22,9 +22,9 @@ from statistics import median
 
 import numpy as np
 
-from leptonc.compiler.arrays import Arrays, load_arrays, save_arrays
 from leptonc.compiler.bench_report import BenchReport, Measured
 from leptonc.compiler.contenders import Contender, open_contender, synthesize
+from leptonc.runtime.arrays import Arrays, load_arrays, save_arrays
 from leptonc.runtime.errors import EngineError, InputError
 from leptonc.runtime.inputs import check_inputs
 

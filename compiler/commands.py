@@ -15,7 +15,6 @@ from typing import Any
 
 import click
 from rich.console import Console
-from rich.table import Table
 
 from leptonc.compiler.errors import CompileExtraMissingError
 from leptonc.compiler.settings import (
@@ -23,7 +22,6 @@ from leptonc.compiler.settings import (
     LAST_OPSET,
     PRECISIONS,
     REQUIREMENTS,
-    CompileSettings,
     resolve_settings,
 )
 
@@ -92,11 +90,21 @@ def leptonc() -> None:
 @click.option("--tolerance", help="e.g. sqnr=70 (dB) or sqnr=60,relative=0.01.")
 @click.option("--gate", multiple=True, help="size=400MB, load=0.5s, latency=20ms, sqnr=90dB.")
 @click.option("--simplify", is_flag=True, default=None, help="Run onnxsim as well.")
+@click.option(
+    "--without-plugins",
+    "plugins",
+    flag_value=False,
+    default=None,
+    help="Run no passes of other distributions.",
+)
+@click.option("--explain", is_flag=True, help="Show what each pass did, and what it nearly did.")
 @click.option("--no-verify", "verify", flag_value=False, default=None, help="Ship unproven.")
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
 @_json_option
 @_debug_option
-def compile(*, source: str, quiet: bool, as_json: bool, debug: bool, **flags: Any) -> None:
+def compile(
+    *, source: str, explain: bool, quiet: bool, as_json: bool, debug: bool, **flags: Any
+) -> None:
     """Compile SOURCE into one artifact and prove it against the source.
 
     SOURCE is a recipe.py (its code is run), module:attribute, an .onnx file, a .pt2 exported
@@ -104,48 +112,31 @@ def compile(*, source: str, quiet: bool, as_json: bool, debug: bool, **flags: An
     """
     settings = resolve_settings(source, flags)
     _require_compile_extra()
+    from leptonc.compiler.compile_view import echo_settings, print_result
     from leptonc.compiler.driver import compile_model
+    from leptonc.compiler.explain import render
     from leptonc.compiler.stages import Stages, progress_stream
 
     console = None if quiet or as_json else Console(file=progress_stream(), soft_wrap=True)
     if console is not None:
-        _echo_settings(console, settings)
+        echo_settings(settings, console)
     stages = Stages(console, debug=debug)
+    manifest: dict[str, Any] = {}
     try:
-        result = compile_model(settings, stages)
+        result = compile_model(settings, stages, manifest.update)
     except Exception:
         if debug and stages.chatter.text:
             click.echo(stages.chatter.text, err=True)
+        if explain and manifest:
+            render(manifest["passes"], manifest["plugins"], Console(stderr=True, soft_wrap=True))
         raise
     if as_json:
         _print_json(result.to_json())
-    elif not quiet:
-        _print_result(result)
-
-
-def _echo_settings(console: Console, settings: CompileSettings) -> None:
-    console.print("leptonc compile", highlight=False)
-    for name, value in settings.described().items():
-        console.print(f"  {name:<10} {value}", highlight=False, markup=False)
-
-
-def _print_result(result: Any) -> None:
-    console = _terminal()
-    if result.results:
-        table = Table("sizes", "output", "max abs", "cosine", "SQNR", title="proof")
-        for trial in result.results:
-            sizes = " ".join(f"{name}={size}" for name, size in trial.sizes.items()) or "static"
-            for error in trial.errors:
-                sqnr = "equal" if error.sqnr_db is None else f"{error.sqnr_db:.1f} dB"
-                figures = (f"{error.max_abs:.3g}", f"{error.cosine:.7f}", sqnr)
-                table.add_row(sizes, error.output, *figures)
-        console.print(table)
-    else:
-        console.print("not verified (--no-verify), and the artifact says so")
-    names = ", ".join(variant["name"] for variant in result.manifest["variants"])
-    console.print(
-        f"{result.artifact}: {result.bytes:,} bytes, {names}", highlight=False, markup=False
-    )
+        return
+    if not quiet:
+        print_result(result, _terminal())
+    if explain:
+        render(manifest["passes"], manifest["plugins"], _terminal())
 
 
 @leptonc.command()
@@ -179,11 +170,19 @@ def verify(
 
 @leptonc.command()
 @click.argument("artifact", type=click.Path(path_type=Path))
+@click.option(
+    "--passes", is_flag=True, help="Show what each pass did and nearly did, and nothing else."
+)
 @_json_option
 @_debug_option
-def inspect(artifact: Path, as_json: bool, debug: bool) -> None:
+def inspect(artifact: Path, passes: bool, as_json: bool, debug: bool) -> None:
     """Show what is in ARTIFACT: signature, variants, sizes, passes, evidence."""
     del debug
+    if passes:
+        from leptonc.compiler.explain import explain
+
+        _show(explain(artifact), as_json)
+        return
     from leptonc.compiler.inspection import describe
 
     _show(describe(artifact), as_json)
@@ -209,8 +208,8 @@ def run(
 ) -> None:
     """Run ARTIFACT on the arrays in INPUTS.npz and write its outputs to an .npz file."""
     del debug
-    from leptonc.compiler.arrays import load_arrays, save_arrays
     from leptonc.runtime import load
+    from leptonc.runtime.arrays import load_arrays, save_arrays
 
     arrays = load_arrays(inputs)
     with load(artifact, device=device, threads=threads) as session:

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from leptonc.compiler.arrays import Arrays
 from leptonc.runtime import load
+from leptonc.runtime.arrays import Arrays
 from leptonc.runtime.errors import (
     EngineError,
     InputError,

@@ -20,6 +20,7 @@ from leptonc.compiler.first_difference import (
 )
 from leptonc.compiler.source import Source
 from leptonc.compiler.verify import Trial, TrialResult
+from leptonc.passes.plugins import Plugin
 from leptonc.runtime.errors import EngineError
 
 
@@ -33,6 +34,7 @@ class Suspects:
         optimised: The graph after our passes.
         lowered: Each variant's own graph by the name of its engine, built when asked for.
         tolerance: What counts as a difference.
+        plugins: Who else rewrote the graph.
     """
 
     source: Source
@@ -40,6 +42,7 @@ class Suspects:
     optimised: ir.Model
     lowered: tuple[tuple[str, Callable[[], ir.Model]], ...]
     tolerance: Tolerance
+    plugins: tuple[Plugin, ...] = ()
 
 
 def verification_failed(trial: Trial, result: TrialResult, suspects: Suspects) -> VerificationError:
@@ -60,13 +63,14 @@ def locate(trial: Trial, suspects: Suspects) -> Difference | None:
     values = _reference_values(trial, suspects.source, suspects.exported)
     graphs: list[tuple[str | None, Callable[[], ir.Model]]] = [(None, lambda: suspects.optimised)]
     graphs.extend(suspects.lowered)
+    origins = {plugin.name: plugin.origin for plugin in suspects.plugins}
     for engine, graph in graphs:
         try:
             found = first_difference(graph(), values, trial.inputs, suspects.tolerance)
         except EngineError as error:
             return Difference("the graph", error.what, engine or "a rewrite pass")
         if found is not None:
-            return blame(found, suspects.optimised, engine=engine)
+            return blame(found, suspects.optimised, engine=engine, origins=origins)
     return None
 
 
@@ -79,6 +83,11 @@ def _reference_values(trial: Trial, source: Source, exported: ExportedGraph) -> 
 def _advice(found: Difference | None) -> str:
     if found is None:
         return "raise --tolerance only if you know that this much error is harmless"
+    if found.plugin:
+        return (
+            f"report this to the authors of {found.plugin}; nothing was written. "
+            "--without-plugins compiles without it"
+        )
     return (
         "please report this with the node above; nothing was written. "
         "--tolerance accepts more error, if you know that it is harmless"

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from leptonc.compiler.arrays import Arrays
 from leptonc.compiler.errors import RecipeError
+from leptonc.runtime.arrays import Arrays
 
 # A dynamic dimension that is never tried beyond this size grows no further than this in probes.
 PROBE_GROWTH = 3

@@ -19,6 +19,7 @@ from typing import Literal
 from rich.console import Console
 from rich.table import Table
 
+from leptonc.compiler.installed_plugins import InstalledPlugin, installed_plugins, plugin_table
 from leptonc.runtime.artifact import available_threads
 from leptonc.runtime.errors import EnvironmentProblem
 from leptonc.runtime.machine import instruction_sets
@@ -115,6 +116,7 @@ class Diagnosis:
     machine: Machine
     packages: tuple[Package, ...]
     capabilities: tuple[Capability, ...]
+    plugins: tuple[InstalledPlugin, ...] = ()
 
     def to_json(self) -> dict[str, object]:
         """Return plain dicts, lists, strings and numbers."""
@@ -123,15 +125,19 @@ class Diagnosis:
             "machine": dataclasses.asdict(self.machine),
             "packages": [dataclasses.asdict(package) for package in self.packages],
             "capabilities": [dataclasses.asdict(item) for item in self.capabilities],
+            "plugins": [dataclasses.asdict(plugin) for plugin in self.plugins],
         }
 
     def render(self, console: Console) -> None:
-        """Print three tables: the machine, the packages, what works."""
+        """Print tables: the machine, the packages, what works, and plugins if there are any."""
         console.print(_machine_table(self.leptonc, self.machine))
         console.print()
         console.print(_package_table(self.packages))
         console.print()
         console.print(_capability_table(self.capabilities))
+        if self.plugins:
+            console.print()
+            console.print(plugin_table(self.plugins))
 
 
 def diagnose() -> Diagnosis:
@@ -160,6 +166,7 @@ def diagnose() -> Diagnosis:
             _capability("compile", "compile", by_extra),
             *(_capability(target, extra, by_extra) for target, extra in TARGETS.items()),
         ),
+        plugins=installed_plugins(),
     )
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from leptonc.backends import find_backend
 from leptonc.backends.base import Payload, Target
 from leptonc.backends.pack import pack
 from leptonc.compiler.diagnose import Suspects, verification_failed
+from leptonc.compiler.explain import record
 from leptonc.compiler.export import ExportedGraph, export
 from leptonc.compiler.gates import check_gates
 from leptonc.compiler.interface import settle_outputs, signature_of
@@ -24,9 +25,10 @@ from leptonc.compiler.source import Source, open_source
 from leptonc.compiler.stages import Stage, Stages, peak_bytes
 from leptonc.compiler.verify import Trial, TrialResult, reference_trials, run_trials
 from leptonc.compiler.workspace import scratch_folder
-from leptonc.passes import optimize
+from leptonc.passes import PASSES, optimize
 from leptonc.passes.base import PassStats
 from leptonc.passes.pipeline import run_passes
+from leptonc.passes.plugins import Plugin, load_plugins
 from leptonc.passes.simplify import Simplify
 from leptonc.runtime.artifact import StagedArtifact, stage_artifact
 from leptonc.runtime.errors import UnsupportedError
@@ -70,16 +72,27 @@ class CompileResult:
                 {"name": stage.name, "seconds": round(stage.seconds, 4)} for stage in self.stages
             ],
             "passes": self.manifest["passes"],
+            "plugins": self.manifest["plugins"],
             "fingerprint": self.manifest["source"]["fingerprint"],
             "peak_bytes": self.peak_bytes,
         }
 
 
-def compile_model(settings: CompileSettings, stages: Stages | None = None) -> CompileResult:
+def compile_model(
+    settings: CompileSettings,
+    stages: Stages | None = None,
+    on_rewritten: Callable[[Mapping[str, Any]], None] | None = None,
+) -> CompileResult:
     """Compile `settings.source` into `settings.output`.
 
     Nothing appears under the final name before the artifact is complete, within its gates
     and, unless verification is off, proven.
+
+    Args:
+        settings: What to compile and how.
+        stages: Shows and times what is done.
+        on_rewritten: Gets the manifest before the artifact is written and proven, so that what
+            the passes did can be shown when the proof fails.
 
     Raises:
         LeptonError: Of the kind that says what is wrong; see the `errors` module of each
@@ -88,16 +101,19 @@ def compile_model(settings: CompileSettings, stages: Stages | None = None) -> Co
     stages = stages or Stages()
     targets = _targets(settings)
     backends = [find_backend(target) for target in targets]
+    plugins = load_plugins([one.name for one in PASSES]) if settings.plugins else ()
     with scratch_folder() as folder, stage_artifact(settings.output) as staged:
-        subject = _open_and_export(settings, stages)
+        subject = replace(_open_and_export(settings, stages), plugins=plugins)
         with stages.stage("optimize", "rewrite the graph"):
-            passes = _rewrite(subject.model, settings, targets[0])
+            passes = _rewrite(subject, settings, targets[0])
         with stages.stage("build", f"build for {', '.join(settings.target)}"):
             payloads = [
                 backend.build(subject.model, target, folder)
                 for backend, target in zip(backends, targets, strict=True)
             ]
-        manifest = _manifest(subject.source, subject.model, payloads, passes)
+        manifest = _manifest(subject, payloads, passes)
+        if on_rewritten is not None:
+            on_rewritten(manifest)
         results = _finish(settings, stages, subject, payloads, staged=staged, manifest=manifest)
     return CompileResult(
         artifact=settings.output,
@@ -112,12 +128,13 @@ def compile_model(settings: CompileSettings, stages: Stages | None = None) -> Co
 
 @dataclass(frozen=True)
 class _Subject:
-    """A source, the right answers, and its graph before and during the rewriting."""
+    """A source, the right answers, its graph before and during the rewriting, and who helps."""
 
     source: Source
     trials: tuple[Trial, ...]
     exported: ExportedGraph
     model: ir.Model
+    plugins: tuple[Plugin, ...] = ()
 
 
 def _open_and_export(settings: CompileSettings, stages: Stages) -> _Subject:
@@ -159,6 +176,7 @@ def _finish(
                 subject.model,
                 _lowered(payloads),
                 settings.tolerance,
+                subject.plugins,
             )
             results = _prove(staged.readable_path, subject.trials, suspects)
         manifest["evidence"]["verification"] = _verification(settings, subject.source, results)
@@ -192,29 +210,24 @@ def _lowered(payloads: Sequence[Payload]) -> tuple[tuple[str, Callable[[], ir.Mo
     return tuple((payload.variant["backend"], payload.model) for payload in payloads)
 
 
-def _rewrite(model: ir.Model, settings: CompileSettings, target: Target) -> tuple[PassStats, ...]:
+def _rewrite(subject: _Subject, settings: CompileSettings, target: Target) -> tuple[PassStats, ...]:
+    model = subject.model
     simplified = run_passes(model, (Simplify(),)) if settings.simplify else ()
-    return (*simplified, *optimize(model, target=target.name))
+    return (*simplified, *optimize(model, target=target.name, plugins=subject.plugins))
 
 
 def _manifest(
-    source: Source, model: ir.Model, payloads: Sequence[Payload], passes: Sequence[PassStats]
+    subject: _Subject, payloads: Sequence[Payload], passes: Sequence[PassStats]
 ) -> dict[str, Any]:
+    source = subject.source
     return {
         "leptonc": metadata.version("leptonc"),
         "name": source.name,
-        "signature": signature_of(model, source.axes),
+        "signature": signature_of(subject.model, source.axes),
         "variants": [],
         "source": {"kind": source.kind, "fingerprint": source.fingerprint},
-        "passes": [
-            {
-                "name": stats.name,
-                "counts": dict(stats.counts),
-                "nodes_before": stats.nodes_before,
-                "nodes_after": stats.nodes_after,
-            }
-            for stats in passes
-        ],
+        "passes": [record(stats) for stats in passes],
+        "plugins": [plugin.to_json() for plugin in subject.plugins],
         "evidence": {
             "verification": {"verified": False, "reason": "switched off with --no-verify"},
             "placement": {payload.variant["name"]: payload.placement for payload in payloads},

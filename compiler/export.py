@@ -89,7 +89,12 @@ def _translate(
     program: torch.export.ExportedProgram, opset: int, user_code: Path | None
 ) -> torch.onnx.ONNXProgram:
     try:
-        onnx_program = torch.onnx.export(program, dynamo=True, opset_version=opset, verbose=False)
+        # With gradients, attention would be decomposed into the form that training needs, whose
+        # result lies in memory in an order that the module's own reshape does not fit.
+        with torch.no_grad():
+            onnx_program = torch.onnx.export(
+                program, dynamo=True, opset_version=opset, verbose=False
+            )
     except Exception as error:
         text = _whole_text(error)
         missing = _MISSING.search(text)

@@ -20,11 +20,11 @@ import numpy as np
 import torch
 from torch.utils import _pytree as pytree
 
-from leptonc.compiler.arrays import Arrays, load_named_arrays
 from leptonc.compiler.dimensions import DynamicDim
 from leptonc.compiler.errors import SourceError
 from leptonc.compiler.source import Source, hash_file, pickle_refused, require_file
 from leptonc.compiler.torch_reference import as_array, named_outputs
+from leptonc.runtime.arrays import Arrays, load_named_arrays
 from leptonc.runtime.errors import UnsupportedError
 
 # torch.export writes "no upper bound" as a very large integer.

@@ -9,16 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 import torch
 
-from leptonc.compiler.arrays import Arrays
 from leptonc.compiler.compare import OutputError, Tolerance, compare_arrays
 from leptonc.compiler.export import LINE_KEY, ExportedGraph
 from leptonc.compiler.graph_runner import GraphRunner
+from leptonc.runtime.arrays import Arrays
 
 PASS_KEY = "leptonc.pass"
 EXPORTER = "the exporter"
@@ -36,12 +37,14 @@ class Difference:
         problem: How far its output is off.
         culprit: The pass that last created or changed it, or whoever else did.
         line: The user's line that it came from, or None when unknown.
+        plugin: The distribution of that pass, when it is not ours.
     """
 
     node: str
     problem: str
     culprit: str
     line: str | None = None
+    plugin: str | None = None
 
     def __str__(self) -> str:
         text = f"{self.node}: {self.problem}; last changed by {self.culprit}"
@@ -82,7 +85,11 @@ def first_difference(
 
 
 def blame(
-    found: tuple[ir.Node, OutputError], optimised: ir.Model, *, engine: str | None = None
+    found: tuple[ir.Node, OutputError],
+    optimised: ir.Model,
+    *,
+    engine: str | None = None,
+    origins: Mapping[str, str] = MappingProxyType({}),
 ) -> Difference:
     """Say which node it is and who changed it last.
 
@@ -90,20 +97,24 @@ def blame(
         found: What `first_difference` returned.
         optimised: The graph as our passes left it, whose nodes carry the pass names.
         engine: Whose graph `found` is in, when it is not ours; ours was right then.
+        origins: The distribution of each pass that is not ours.
     """
     node, error = found
     ours = {str(value.name): each for each in optimised.graph for value in each.outputs}
     origin = ours.get(error.output)
     culprit = EXPORTER
-    line = None
+    line, plugin = None, None
     if origin is not None:
         culprit = origin.metadata_props.get(PASS_KEY, EXPORTER)
         line = origin.metadata_props.get(LINE_KEY)
+    if culprit in origins:
+        plugin = origins[culprit]
+        culprit = f"{culprit}, a plugin of {plugin}"
     if engine:
         culprit = f"the build for {engine}, since our own graph is right here"
     inputs = ", ".join(str(value.name) if value is not None else "-" for value in node.inputs)
     words = f"{node.op_type} node {node.name or '(unnamed)'!r} ({inputs}) -> {error.output}"
-    return Difference(words, error.problem or "differs", culprit, line)
+    return Difference(words, error.problem or "differs", culprit, line, None if engine else plugin)
 
 
 def graph_values(model: ir.Model, inputs: Mapping[str, np.ndarray]) -> InnerValues:

@@ -19,9 +19,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from leptonc.compiler.arrays import Arrays, save_arrays
 from leptonc.compiler.errors import GateError, UsageError, VerificationError
 from leptonc.compiler.verify import TrialResult
+from leptonc.runtime.arrays import Arrays, save_arrays
 
 UNITS = {
     "size": {"B": 1.0, "kB": 1e3, "MB": 1e6, "GB": 1e9},

@@ -17,7 +17,7 @@ import numpy as np
 import onnx_ir as ir
 
 from leptonc.backends.ort_session import refuse
-from leptonc.compiler.arrays import Arrays
+from leptonc.runtime.arrays import Arrays
 from leptonc.runtime.dtypes import ELEMENT_TYPES
 from leptonc.runtime.errors import EngineError, UnsupportedError
 from leptonc.runtime.ort import (

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from leptonc.compiler.arrays import Arrays, load_arrays
 from leptonc.compiler.dimensions import DynamicDim
 from leptonc.compiler.errors import CompileExtraMissingError, SourceError
 from leptonc.compiler.source import Source, hash_file, pickle_refused
 from leptonc.compiler.torch_reference import TorchReference, hash_weights
+from leptonc.runtime.arrays import Arrays, load_arrays
 
 DEFAULT_POSITIONS = 512
 EXAMPLE_BATCH = 2

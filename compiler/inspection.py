@@ -91,6 +91,7 @@ class Inspection:
         source: Kind and fingerprint of what was compiled.
         variants: One per payload.
         passes: What each pass did, as in the manifest.
+        plugins: The passes of other distributions among them, as in the manifest.
         evidence: What the compiler saw, as in the manifest.
         sections: The layout of the file.
     """
@@ -105,6 +106,7 @@ class Inspection:
     source: Mapping[str, Any]
     variants: tuple[VariantSize, ...]
     passes: tuple[Mapping[str, Any], ...]
+    plugins: tuple[Mapping[str, Any], ...]
     evidence: Mapping[str, Any]
     sections: tuple[SectionSize, ...]
 
@@ -152,6 +154,7 @@ def _describe_artifact(path: Path) -> Inspection:
         source=manifest.get("source", {}),
         variants=_variants(path, manifest["variants"]),
         passes=tuple(manifest.get("passes", ())),
+        plugins=tuple(manifest.get("plugins", ())),
         evidence=manifest.get("evidence", {}),
         sections=sections,
     )
@@ -197,6 +200,7 @@ def _describe_onnx(path: Path) -> Inspection:
         source={},
         variants=(whole,),
         passes=(),
+        plugins=(),
         evidence={},
         sections=(),
     )

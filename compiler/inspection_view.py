@@ -25,6 +25,9 @@ def render(record: Mapping[str, Any], console: Console) -> None:
         _section(console, f"{title}: weights", _weights(variant["weights"]))
     if record["passes"]:
         _section(console, "passes", _passes(record["passes"]))
+    if record["plugins"]:
+        origins = {each["name"]: origin_text(each) for each in record["plugins"]}
+        _section(console, "plugins", _pairs(origins))
     if record["evidence"]:
         _section(console, "verification", _verification(record["evidence"]["verification"]))
         _section(console, "placement", _pairs(record["evidence"].get("placement", {})))
@@ -39,6 +42,11 @@ def size_text(size: int) -> str:
         if size >= scale:
             return f"{size / scale:.1f} {unit}"
     return f"{size} B"
+
+
+def origin_text(plugin: Mapping[str, Any]) -> str:
+    """Return the distribution that a plugin comes from, with its version."""
+    return f"{plugin['distribution']} {plugin['version']}"
 
 
 def shape_text(shape: Sequence[Any]) -> str:

@@ -18,12 +18,12 @@ import onnx
 import onnx_ir as ir
 from google.protobuf.message import DecodeError
 
-from leptonc.compiler.arrays import Arrays, load_named_arrays
 from leptonc.compiler.dimensions import DynamicDim
 from leptonc.compiler.errors import OnnxFileError
 from leptonc.compiler.external_data import check_external_data, embed_small
 from leptonc.compiler.graph_runner import open_file, run_session
 from leptonc.compiler.source import Source, hash_file, require_file
+from leptonc.runtime.arrays import Arrays, load_named_arrays
 from leptonc.runtime.errors import UnsupportedError
 
 BATCH_SIZE = 2

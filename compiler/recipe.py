@@ -21,12 +21,12 @@ from typing import Any
 
 import torch
 
-from leptonc.compiler.arrays import Arrays, load_arrays
 from leptonc.compiler.dimensions import parse_dynamic_axes
 from leptonc.compiler.errors import RecipeError, SourceError
 from leptonc.compiler.module_check import require_plain_module
 from leptonc.compiler.source import Source, hash_file, require_file
 from leptonc.compiler.torch_reference import TorchReference, example_arrays, hash_weights
+from leptonc.runtime.arrays import Arrays, load_arrays
 from leptonc.runtime.errors import InputError, LeptonError
 
 PURPOSE = {

@@ -37,6 +37,7 @@ class CompileSettings:
         require: `portable` runs on any machine, `native` only on machines with the
             instruction sets of this one.
         simplify: Run onnxsim as well.
+        plugins: Run the passes that other distributions bring.
         inputs: An .npz file with example inputs.
         gate: Budgets that the artifact must keep.
     """
@@ -50,6 +51,7 @@ class CompileSettings:
     opset: int = 20
     require: str = "portable"
     simplify: bool = False
+    plugins: bool = True
     inputs: Path | None = None
     gate: tuple[Gate, ...] = ()
 
@@ -62,6 +64,7 @@ class CompileSettings:
             "opset": str(self.opset),
             "require": self.require,
             "simplify": "yes" if self.simplify else "no",
+            "plugins": "all that are installed" if self.plugins else "no",
             "inputs": str(self.inputs) if self.inputs else "from the source",
             "verify": f"sqnr >= {self.tolerance.sqnr_db:g} dB, "
             f"relative <= {self.tolerance.relative:g}"
@@ -142,7 +145,7 @@ def _converted(name: str, value: Any, path: Path) -> Any:
         several = [value] if isinstance(value, str) else value
         if isinstance(several, list) and all(isinstance(each, str) for each in several):
             return tuple(several)
-    elif name in {"verify", "simplify"} and isinstance(value, bool):
+    elif name in {"verify", "simplify", "plugins"} and isinstance(value, bool):
         return value
     elif name == "opset" and isinstance(value, int) and not isinstance(value, bool):
         if FIRST_OPSET <= value <= LAST_OPSET:

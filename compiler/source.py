@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 
-from leptonc.compiler.arrays import Arrays
 from leptonc.compiler.dimensions import DynamicAxes
 from leptonc.compiler.errors import PickleRefusedError, SourceError
+from leptonc.runtime.arrays import Arrays
 
 if TYPE_CHECKING:
     import onnx_ir as ir

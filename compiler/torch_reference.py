@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch.utils import _pytree as pytree
 
-from leptonc.compiler.arrays import Arrays
 from leptonc.compiler.errors import ExportError, RecipeError, SourceError
+from leptonc.runtime.arrays import Arrays
 
 
 @dataclass(frozen=True)

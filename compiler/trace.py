@@ -7,7 +7,6 @@ import re
 
 import torch
 
-from leptonc.compiler.arrays import Arrays
 from leptonc.compiler.dimensions import (
     DynamicAxes,
     example_sizes,
@@ -18,6 +17,7 @@ from leptonc.compiler.errors import BakedDimensionError, ExportError
 from leptonc.compiler.source import Source
 from leptonc.compiler.torch_reference import as_tensors
 from leptonc.compiler.user_code import Restriction, line_of_error, watched_sizes
+from leptonc.runtime.arrays import Arrays
 from leptonc.runtime.errors import LeptonError
 
 _SPECIALISED = re.compile(

@@ -14,13 +14,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from leptonc.compiler.arrays import Arrays, load_arrays, save_arrays
 from leptonc.compiler.compare import OutputError, Tolerance, compare_outputs
 from leptonc.compiler.dimensions import example_sizes, probe_sizes, resize_inputs
 from leptonc.compiler.errors import VerificationError
 from leptonc.compiler.source import Source
 from leptonc.compiler.user_code import line_of_error
 from leptonc.compiler.workspace import scratch_folder
+from leptonc.runtime.arrays import Arrays, load_arrays, save_arrays
 from leptonc.runtime.errors import EngineError, LeptonError
 
 

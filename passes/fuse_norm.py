@@ -9,11 +9,16 @@ import onnx_ir as ir
 
 from leptonc.passes.base import PassStats
 from leptonc.passes.facts import Facts
-from leptonc.passes.fusions import norm_affine, norm_core, norm_group
+from leptonc.passes.fusions import norm_affine, norm_core, norm_group, norm_split
 from leptonc.passes.rewriter import apply_rules
 from leptonc.passes.rule import Rule
 
-RULES: tuple[Rule[Any], ...] = (*norm_affine.RULES, *norm_group.RULES, *norm_core.RULES)
+RULES: tuple[Rule[Any], ...] = (
+    *norm_affine.RULES,
+    *norm_group.RULES,
+    *norm_core.RULES,
+    *norm_split.RULES,
+)
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,12 @@ from leptonc.passes.clean import Clean
 from leptonc.passes.errors import PassError
 from leptonc.passes.facts import Facts, infer_facts
 from leptonc.passes.fold import Fold
+from leptonc.passes.fuse_activation import FuseActivation
 from leptonc.passes.fuse_conv import FuseConvolution, LowerConvolution
+from leptonc.passes.fuse_linear import FuseLinear, PlainLinear
 from leptonc.passes.fuse_norm import FuseNormalization
+from leptonc.passes.fuse_residual import FuseResidual
+from leptonc.passes.fuse_rotary import FuseRotary
 from leptonc.passes.pipeline import run_passes
 from leptonc.passes.plugins import Plugin, plugin_passes
 from leptonc.passes.rule import TARGETS
@@ -57,11 +61,24 @@ STAGES = (
             lambda _, facts: Clean(facts),
             lambda _, facts: Fold(facts=facts),
             Shapes,
+            PlainLinear,
             lambda _, __: Share(),
         ),
     ),
-    Stage("fuse", (FuseConvolution, FuseNormalization, lambda _, facts: Clean(facts))),
-    Stage("lower", (LowerConvolution, lambda _, facts: Clean(facts))),
+    Stage(
+        "fuse",
+        (
+            FuseConvolution,
+            FuseActivation,
+            FuseNormalization,
+            FuseRotary,
+            lambda _, facts: Clean(facts),
+        ),
+    ),
+    Stage(
+        "lower",
+        (FuseLinear, FuseResidual, LowerConvolution, lambda _, facts: Clean(facts)),
+    ),
 )
 
 

@@ -42,9 +42,18 @@ def stand_in(node: ir.Node) -> None:
             node.resize_inputs(min(len(node.inputs), 3))
         node.domain, node.op_type = "", name
     elif node.domain == "com.microsoft" and node.op_type == "FusedMatMul":
-        plain = ("transA", "transB", "transBatchA", "transBatchB")
-        if not any(node.attributes.get_int(name, 0) for name in plain):
-            _become(node, "MatMul", inputs=2)
+        _stand_in_for_product(node)
+
+
+def _stand_in_for_product(node: ir.Node) -> None:
+    turned = [bool(node.attributes.get_int(name, 0)) for name in ("transA", "transB")]
+    if any(node.attributes.get_int(name, 0) for name in ("transBatchA", "transBatchB")):
+        return
+    left, right = "km" if turned[0] else "mk", "nk" if turned[1] else "kn"
+    _become(node, "Einsum" if any(turned) else "MatMul", inputs=2)
+    if any(turned):
+        equation = f"...{left},...{right}->...mn"
+        node.attributes["equation"] = ir.AttrString("equation", equation)
 
 
 def _become(node: ir.Node, operator: str, *, inputs: int) -> None:

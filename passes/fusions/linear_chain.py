@@ -140,7 +140,7 @@ def _shift_check(site: Site, match: Shifted) -> str | None:
         return f"a bias of type {dtype.name} would be rounded once more"
     dims = site.facts.dims(match.source)
     if dims is None or dims[-1] != match.layer.sizes[0]:
-        return f"{match.source.name!r} is widened by the constant"
+        return f"{match.source.name!r} may be widened by the constant"
     layer = match.layer
     if layer.add is not None:
         reason = site.read_elsewhere(layer.product.outputs[0], layer.nodes)

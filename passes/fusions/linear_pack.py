@@ -74,29 +74,35 @@ def _readers(site: Site, first: Linear) -> list[Linear]:
     """Return the layers that can be packed with `first`, in graph order."""
     graph, kind = site.node.graph, site.node.op_type
     layers: dict[ir.Node, Linear] = {}
+    parts = 0
     for use in first.input.uses():
         if use.node.graph is not graph or use.node.op_type != kind or use.node.domain:
             continue
         layer = read_product(site, use.node.outputs[0])
-        if layer is not None and layer.input is first.input and _is_alike(site, layer, first):
+        if layer is None or layer.input is not first.input or not _is_alike(layer, first):
+            continue
+        packed = _packed_parts(site, layer)
+        parts += packed
+        if not packed:
             layers[use.node] = layer
     own = {node: layer for node, layer in layers.items() if _shared(site, layer) is None}
     layers = own if len(own) > 1 else layers
-    if len(layers) > _FEW_LAYERS:
+    if len(layers) + parts > _FEW_LAYERS:
         layers = _meeting(site, layers)
     if len(layers) < 2 or graph is None:
         return []
     return [layers[node] for node in graph if node in layers]
 
 
-def _is_alike(site: Site, layer: Linear, first: Linear) -> bool:
+def _is_alike(layer: Linear, first: Linear) -> bool:
     same = layer.tensor.dtype == first.tensor.dtype and layer.transposed == first.transposed
-    return same and layer.sizes[0] == first.sizes[0] and not _is_packed(site, layer)
+    return same and layer.sizes[0] == first.sizes[0]
 
 
-def _is_packed(site: Site, layer: Linear) -> bool:
-    whole = _with_bias(site, layer)
-    return any(use.node.op_type == "Split" for use in whole.output.uses())
+def _packed_parts(site: Site, layer: Linear) -> int:
+    """Return of how many layers `layer` is packed already; 0 when it is one."""
+    readers = [use.node for use in _with_bias(site, layer).output.uses()]
+    return sum(len(node.outputs) for node in readers if node.op_type == "Split")
 
 
 def _shared(site: Site, layer: Linear) -> str | None:
@@ -106,7 +112,7 @@ def _shared(site: Site, layer: Linear) -> str | None:
 def _meeting(site: Site, layers: dict[ir.Node, Linear]) -> dict[ir.Node, Linear]:
     """Return the layers whose results meet those of the layer at `site`, as far as it goes."""
     reached = {node: _reached(site, node) for node in layers}
-    together = {site.node}
+    together = {site.node} & set(layers)
     area = set(reached.get(site.node, ()))
     while True:
         near = [n for n in layers if n not in together and not area.isdisjoint(reached[n])]
@@ -171,13 +177,14 @@ def _rewrite(site: Site, match: Siblings, build: Build) -> Rewritten:
     if not first.gemm and sum(layer.bias is not None for layer in layers) < 2:
         layers = tuple(Linear(x.product, None, x.input, x.weight, None) for x in layers)
     widths = [layer.sizes[1] for layer in layers]
+    weight = _packed_weight(build, layers)
     bias = None
     if any(layer.bias is not None for layer in layers):
         bias = _packed_bias(build, layers)
     product = emit_product(
         build,
         first.input,
-        _packed_weight(build, layers),
+        weight,
         bias,
         gemm=first.gemm,
         transposed=first.transposed,

@@ -180,7 +180,7 @@ def read_outside(site: Site, layer: Linear) -> str | None:
 def stored_twice(site: Site, weight: ir.Value, inside: tuple[ir.Node, ...]) -> str | None:
     """Return why a changed copy of `weight` would be stored beside it, or None."""
     tensor = known_tensor(weight)
-    if tensor.nbytes <= _SMALL_BYTES and tensor.size == max(tensor.shape.numpy(), default=1):
+    if len(tensor.shape) <= 1 and tensor.nbytes <= _SMALL_BYTES:
         return None
     reason = site.read_elsewhere(weight, inside)
     return None if reason is None else f"the weight would be stored twice: {reason}"

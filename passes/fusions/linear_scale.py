@@ -211,6 +211,9 @@ def _before_check(site: Site, match: Fed) -> str | None:
     reason = _unfit(match.factor, match.layer)
     if reason is not None:
         return reason
+    dims = site.facts.dims(match.source)
+    if known_tensor(match.factor).size > 1 and (not dims or dims[-1] != match.layer.sizes[0]):
+        return f"{match.source.name!r} may be widened by the factor"
     scaled = match.by.outputs[0]
     if scaled.is_graph_output():
         return f"{scaled.name!r} is an output of the graph"

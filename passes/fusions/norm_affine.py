@@ -23,6 +23,7 @@ import onnx_ir as ir
 
 from leptonc.passes.build import AttributeValue, Build
 from leptonc.passes.fusions.norm_core import FLOATS
+from leptonc.passes.fusions.norm_parts import broadcasts
 from leptonc.passes.rule import GENERIC, ORT_CPU, ORT_CUDA, Rewritten, Rule
 from leptonc.passes.site import Site, commuted
 
@@ -48,11 +49,17 @@ def _after(*norms: str) -> Callable[[Site], Affine | None]:
     def pattern(site: Site) -> Affine | None:
         for value, weight in commuted(site.node):
             norm = site.producer(value, *norms)
-            if norm is not None and len(norm.inputs) >= 2:
+            if norm is not None and len(norm.inputs) >= 2 and _may_be_weight(site, norm, weight):
                 return Affine(norm, weight)
         return None
 
     return pattern
+
+
+def _may_be_weight(site: Site, norm: ir.Node, value: ir.Value) -> bool:
+    """Whether `value` could be a weight: a residual or a gate has all the axes of the input."""
+    own, whole = site.facts.rank(value), site.facts.rank(norm.inputs[0])
+    return site.tensor(value) is not None or own is None or whole is None or own < whole
 
 
 def bias_of(norm: ir.Node) -> ir.Value | None:
@@ -88,29 +95,18 @@ def _obstacle(site: Site, match: Affine, present: ir.Value | None) -> str | None
         return "the element types differ"
     tensor, before = site.tensor(weight), site.tensor(present)
     whole, own = site.facts.rank(norm.inputs[0]), site.facts.static(weight)
-    if whole is None or own is None or len(own) > whole:
-        return f"the shape of {weight.name!r} is not known to be that of the normalised axes"
+    if whole is None or own is None or not broadcasts(own, sizes, whole):
+        return f"{weight.name!r} is not known to be of the shape of the normalised axes"
     if tensor is None and (own != sizes or len(own) == whole):
         return f"{weight.name!r} is no constant, and not of the shape of the normalised axes"
-    if not _broadcasts(own, sizes):
-        return f"{weight.name!r} is not of the shape of the normalised axes"
     if present is not None and not (before is not None and _is_one(before)):
         if tensor is None or before is None:
             return f"{present.name!r} and {weight.name!r} are not both constant"
         if before.dtype != ir.DataType.FLOAT:
             return "two weights in half precision would be rounded once more"
-        if not _broadcasts(tuple(before.shape.numpy()), sizes):
+        if not broadcasts(tuple(before.shape.numpy()), sizes, len(sizes)):
             return f"{present.name!r} is not of the shape of the normalised axes"
     return site.read_elsewhere(norm.outputs[0], (site.node,)) or used_statistics(norm)
-
-
-def _broadcasts(shape: tuple[int, ...], sizes: tuple[int, ...]) -> bool:
-    """Whether an array of `shape` has one element, or one of 1, for each of `sizes`."""
-    extra = max(0, len(shape) - len(sizes))
-    core = shape[extra:]
-    return all(size == 1 for size in shape[:extra]) and all(
-        size in (1, wanted) for size, wanted in zip(reversed(core), reversed(sizes), strict=False)
-    )
 
 
 def _scale_check(site: Site, match: Affine) -> str | None:

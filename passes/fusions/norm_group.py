@@ -5,17 +5,18 @@ Exporters write group normalisation with G groups of x `[N, C, ...]` as
     Reshape(InstanceNormalization(Reshape(x, [N, G, ...]), 1, 0), shape of x) * w + b
 
 with w and b of `[C, 1, ...]`, which is GroupNormalization-21(x, w, b) (Wu, He, 2018). A scale or
-bias per channel that follows InstanceNormalization is taken in like this:
+bias per channel that follows either operator is taken in:
 
-    InstanceNormalization(x, s, b) * w  ->  InstanceNormalization(x, s * w, b * w)
-    InstanceNormalization(x, s, b) + c  ->  InstanceNormalization(x, s, b + c)
+    Norm(x, s, b) * w  ->  Norm(x, s * w, b * w)
+    Norm(x, s, b) + c  ->  Norm(x, s, b + c)
 
-ONNX Runtime has no kernel for GroupNormalization on a CPU and spells it out again, so that
-target keeps the form that it gets.
+ONNX Runtime has no kernel for GroupNormalization on a CPU and spells it out in 29 nodes, so for
+it the form stays as it is. Its own GroupNorm wants channels last, and no exporter writes that.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +24,9 @@ import onnx_ir as ir
 
 from leptonc.passes.build import Build
 from leptonc.passes.constants import constant
+from leptonc.passes.fusions.norm_affine import again
+from leptonc.passes.fusions.norm_core import FLOATS
+from leptonc.passes.fusions.scalars import read_outside
 from leptonc.passes.rule import GENERIC, Rewritten, Rule
 from leptonc.passes.site import Site, commuted
 
@@ -32,7 +36,7 @@ class Channels:
     """A node followed by one number for each channel.
 
     Attributes:
-        norm: The InstanceNormalization.
+        norm: The InstanceNormalization or GroupNormalization.
         numbers: `[C]`, as they are stored.
     """
 
@@ -53,7 +57,7 @@ def per_channel(value: ir.Value | None, rank: int, channels: int) -> ir.TensorPr
 
 def _channels(site: Site) -> Channels | None:
     for value, factor in commuted(site.node):
-        norm = site.producer(value, "InstanceNormalization")
+        norm = site.producer(value, "InstanceNormalization", "GroupNormalization")
         dims = site.facts.dims(value)
         if norm is None or dims is None or len(dims) < 3 or dims[1] is None:
             continue
@@ -65,9 +69,23 @@ def _channels(site: Site) -> Channels | None:
 
 def _channels_check(site: Site, match: Channels) -> str | None:
     norm = match.norm
-    if constant(norm.inputs[1]) is None or constant(norm.inputs[2]) is None:
+    scale, bias = (constant(value) for value in norm.inputs[1:3])
+    if scale is None or bias is None:
         return "the scale or the bias is no constant"
+    if scale.size != match.numbers.size or bias.size != match.numbers.size:
+        return "the scale or the bias is not one number per channel"
+    if not scale.dtype == bias.dtype == match.numbers.dtype:
+        return "the element types differ"
+    neutral = _all(scale, 1.0) and _all(bias, 0.0)
+    if match.numbers.dtype != ir.DataType.FLOAT and not neutral and site.node.op_type == "Mul":
+        return "two weights in half precision would be rounded once more"
+    if match.numbers.dtype != ir.DataType.FLOAT and not _all(bias, 0.0):
+        return "two weights in half precision would be rounded once more"
     return site.read_elsewhere(norm.outputs[0], (site.node,))
+
+
+def _all(tensor: ir.TensorProtocol, number: float) -> bool:
+    return bool((tensor.numpy() == number).all())
 
 
 def _take_channels(site: Site, match: Channels, build: Build) -> Rewritten:
@@ -81,98 +99,79 @@ def _take_channels(site: Site, match: Channels, build: Build) -> Rewritten:
     else:
         pair = (scale.numpy(), bias.numpy() + factor)
     inputs = [norm.inputs[0], *(build.constant(array, "norm_weight") for array in pair)]
-    attributes = {name: attribute.value for name, attribute in norm.attributes.items()}
-    return {out: build.op("InstanceNormalization", inputs, attributes, like=out)}
+    return {out: again(build, norm, inputs, out)}
 
 
 @dataclass(frozen=True)
 class Grouped:
-    """Group normalisation as exporters write it.
+    """Group normalisation without scale and bias, as exporters write it.
 
     Attributes:
         source: x.
-        groups: G.
-        epsilon: Of the InstanceNormalization.
-        scale: w, `[C, 1, ...]`.
-        bias: b, of the same shape.
-        inner: What goes.
+        split: The Reshape to groups.
+        norm: The InstanceNormalization of each group.
     """
 
     source: ir.Value
-    groups: int
-    epsilon: float
-    scale: ir.TensorProtocol
-    bias: ir.TensorProtocol
-    inner: tuple[ir.Node, ...]
+    split: ir.Node
+    norm: ir.Node
 
 
 def _grouped(site: Site) -> Grouped | None:
-    dims = site.facts.dims(site.node.outputs[0])
-    if dims is None or len(dims) < 3 or dims[1] is None:
+    norm = site.producer(site.input(0), "InstanceNormalization")
+    split = None if norm is None else site.producer(norm.inputs[0], "Reshape")
+    if norm is None or split is None or split.inputs[0] is None:
         return None
-    for value, shift in commuted(site.node):
-        bias, mul = per_channel(shift, len(dims), dims[1]), site.producer(value, "Mul")
-        if bias is None or mul is None:
-            continue
-        for inside, factor in commuted(mul):
-            scale = per_channel(factor, len(dims), dims[1])
-            back = site.producer(inside, "Reshape")
-            norm = site.producer(back.inputs[0], "InstanceNormalization") if back else None
-            split = site.producer(norm.inputs[0], "Reshape") if norm else None
-            if scale is None or back is None or norm is None or split is None:
-                continue
-            between = site.facts.dims(split.outputs[0])
-            source = split.inputs[0]
-            if source is None or between is None or len(between) < 3 or between[1] is None:
-                continue
-            epsilon = norm.attributes.get_float("epsilon", 1e-5)
-            inner = (mul, back, norm, split)
-            return Grouped(source, between[1], epsilon, scale, bias, inner)
-    return None
+    return Grouped(split.inputs[0], split, norm)
 
 
 def _grouped_check(site: Site, match: Grouped) -> str | None:
-    _, back, norm, split = match.inner
-    whole, dims = site.facts.symbolic(match.source), site.facts.symbolic(split.outputs[0])
-    if whole is None or whole != site.facts.symbolic(back.outputs[0]):
+    facts, norm = site.facts, match.norm
+    whole, parts = facts.symbolic(match.source), facts.symbolic(match.split.outputs[0])
+    if whole is None or whole != facts.symbolic(site.node.outputs[0]):
         return "the shape is not known to be that of the input again"
-    if dims is None or dims[0] != whole[0]:
+    if parts is None or parts[0] != whole[0]:
         return "the groups are not known to stay within a sample"
-    channels = whole[1].number
-    if channels is None or channels % match.groups:
-        return "the channels do not divide into the groups"
-    plain = [constant(value) for value in norm.inputs[1:3]]
-    for tensor, neutral in zip(plain, (1.0, 0.0), strict=True):
-        if tensor is None or not (tensor.numpy() == neutral).all():
-            return "the scale or the bias within the groups is not neutral"
-    inside = (*match.inner, site.node)
-    for node in match.inner:
-        reason = site.read_elsewhere(node.outputs[0], inside)
-        if reason is not None:
-            return reason
-    return None
+    channels, groups = (whole[1].number, parts[1].number) if len(whole) > 2 else (None, None)
+    if not channels or not groups or channels % groups:
+        return "the channels are not known to divide into the groups"
+    if facts.dtype(match.source) not in FLOATS:
+        return "the element type is not float32 or float16"
+    scale, bias = (constant(value) for value in norm.inputs[1:3])
+    if scale is None or bias is None or not (_all(scale, 1.0) and _all(bias, 0.0)):
+        return "the scale or the bias within the groups is not neutral"
+    return read_outside(site, (norm, match.split))
 
 
 def _group(site: Site, match: Grouped, build: Build) -> Rewritten:
-    out = site.node.outputs[0]
-    weights = [
-        build.constant(np.array(tensor.numpy().reshape(-1)), "norm_weight")
-        for tensor in (match.scale, match.bias)
-    ]
-    attributes = {"num_groups": match.groups, "epsilon": match.epsilon}
-    inputs = [match.source, *weights]
-    return {out: build.op("GroupNormalization", inputs, attributes, like=out)}
+    out, facts = site.node.outputs[0], site.facts
+    dims, parts, dtype = (
+        facts.dims(match.source),
+        facts.dims(match.split.outputs[0]),
+        facts.dtype(match.source),
+    )
+    assert dims is not None
+    assert parts is not None
+    assert dtype is not None
+    fills: tuple[Callable[..., np.ndarray], ...] = (np.ones, np.zeros)
+    weights = [build.constant(fill(dims[1], FLOATS[dtype]), "norm_weight") for fill in fills]
+    attributes = {
+        "num_groups": parts[1] or 1,
+        "epsilon": match.norm.attributes.get_float("epsilon", 1e-5),
+    }
+    made = build.op("GroupNormalization", [match.source, *weights], attributes, like=out)
+    return {out: made}
 
 
 RULES = (
     Rule(
         "group-norm",
-        ("Add",),
+        ("Reshape",),
         _grouped,
         _grouped_check,
         _group,
         targets=frozenset({GENERIC}),
         opset=21,
     ),
-    Rule("instance-norm-affine", ("Mul", "Add"), _channels, _channels_check, _take_channels),
+    Rule("channel-norm-affine", ("Mul", "Add"), _channels, _channels_check, _take_channels),
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -137,3 +138,12 @@ def deviation(site: Site, value: ir.Value, exponent: float) -> Deviation | None:
     if axes is None or part is None:
         return None
     return Deviation(part.source, axes, epsilon, (*root.nodes, *nodes, *part.nodes))
+
+
+def broadcasts(shape: Sequence[int], sizes: Sequence[int], rank: int) -> bool:
+    """Whether `shape` broadcasts to `sizes`, the last of `rank` dimensions, and enlarges none."""
+    extra = max(0, len(shape) - len(sizes))
+    if len(shape) > rank or any(size != 1 for size in shape[:extra]):
+        return False
+    pairs = zip(reversed(shape[extra:]), reversed(sizes), strict=False)
+    return all(size in (1, wanted) for size, wanted in pairs)

@@ -15,8 +15,13 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from leptonc.passes.build import Build
-from leptonc.passes.fusions.norm_core import Normalised, last_axes_check, unscaled_norm
-from leptonc.passes.fusions.norm_parts import centred, deviation, mean_axes
+from leptonc.passes.fusions.norm_core import (
+    Normalised,
+    last_axes_check,
+    trailing_sizes,
+    unscaled_norm,
+)
+from leptonc.passes.fusions.norm_parts import broadcasts, centred, deviation, mean_axes
 from leptonc.passes.rule import Rewritten, Rule
 from leptonc.passes.site import Site, commuted
 
@@ -79,11 +84,11 @@ def _read(
 
 
 def _check(site: Site, match: Split) -> str | None:
-    whole = site.facts.rank(match.core.source)
+    sizes = trailing_sizes(site, match.core)
     for weight in (match.scale, match.bias):
-        own = 0 if weight is None else site.facts.rank(weight)
-        if own is None or whole is None or own > whole:
-            return "scale and bias are not known to leave the shape alone"
+        own = () if weight is None else site.facts.static(weight)
+        if own is None or sizes is None or not broadcasts(own, sizes, len(sizes)):
+            return "scale and bias are not known to be of the shape of the last axes"
     return last_axes_check(site, match.core)
 
 

@@ -236,7 +236,7 @@ _ENCODER_DECODERS = (
     ),
     Architecture(
         "whisper_encoder",
-        "WhisperEncoder",
+        "WhisperModel",
         _WHISPER,
         forward.Spectrogram,
         given.spectrograms(decoder=False),

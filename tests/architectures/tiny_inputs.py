@@ -60,9 +60,7 @@ def tokens(length: int) -> Inputs:
 
 def images(size: int) -> Inputs:
     """Return images of unit variance: float32 [batch, 3, size, size]."""
-    return Inputs(
-        lambda: {"pixel_values": _noise(2, 3, size, size)}, {"pixel_values": {0: BATCH}}
-    )
+    return Inputs(lambda: {"pixel_values": _noise(2, 3, size, size)}, {"pixel_values": {0: BATCH}})
 
 
 def waveforms() -> Inputs:
@@ -96,9 +94,7 @@ def text_to_text() -> Inputs:
 def text_and_image(size: int) -> Inputs:
     """Return `text()` and `images()` of one batch."""
     first, second = text(), images(size)
-    return Inputs(
-        lambda: {**first.example(), **second.example()}, {**first.axes, **second.axes}
-    )
+    return Inputs(lambda: {**first.example(), **second.example()}, {**first.axes, **second.axes})
 
 
 def step(heads: int, head_size: int) -> Inputs:

@@ -42,8 +42,10 @@ class Waveform(Wrapped):
 
 
 class Spectrogram(Wrapped):
+    """The encoder alone."""
+
     def forward(self, input_features: Tensor) -> Outputs:
-        return {"hidden": self.model(input_features=input_features).last_hidden_state}
+        return {"hidden": self.model.encoder(input_features).last_hidden_state}
 
 
 class TextToText(Wrapped):

@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import onnx
+import onnx.parser
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -33,11 +35,13 @@ def test_every_case_names_a_recipe(script):
     assert set(cases.RECIPES) <= recipes
     assert {case.recipe for case in cases.LATENCY} == set(cases.RECIPES)
     assert {case.recipe for case in cases.COLD_LOAD} <= set(cases.RECIPES)
+    assert {case.recipe for case in cases.OPTIMIZERS} <= recipes
+    assert set(script("optimize_with").TRANSFORMERS) <= {case.recipe for case in cases.OPTIMIZERS}
 
 
 def test_arrays_are_the_same_each_time_and_of_the_size_asked_for(script):
     cases = script("cases")
-    for case in cases.LATENCY:
+    for case in (*cases.LATENCY, *cases.OPTIMIZERS):
         first, second = cases.arrays(case), cases.arrays(case)
         assert all(np.array_equal(first[name], second[name]) for name in first)
         assert {array.shape[0] for array in first.values()} == {case.batch}
@@ -106,3 +110,117 @@ def test_outputs_of_another_kind_are_not_compared(script, wrong):
 def test_stages_that_are_not_ours_are_left_out(script):
     stages = {"load": 5.0, "export": 7.0, "optimize": 1.0, "verify": 0.5}
     assert script("compile_time")._ours(stages) == 1.5
+
+
+SMALL = """
+<ir_version: 10, opset_import: ["" : 20]>
+g (float[batch, 1, 8, 8] image) => (float[batch, 1, 8, 8] y) { y = OPERATOR(image) }
+"""
+
+
+@pytest.fixture
+def small(tmp_path):
+    """Write the model with one operator."""
+
+    def write(operator):
+        path = tmp_path / f"{operator}.onnx"
+        path.write_bytes(
+            onnx.parser.parse_model(SMALL.replace("OPERATOR", operator)).SerializeToString()
+        )
+        return path
+
+    return write
+
+
+def test_a_race_takes_turns_until_its_rounds_are_over(script, small):
+    contenders, case = script("contenders"), script("cases").Case("digits_cnn", 2)
+    paths = {"plain": small("Neg"), "twice": small("Neg"), "other": small("Abs")}
+    command = contenders.race_command(case, paths, threads=1, rounds=2, seed=0, least_calls=1)
+    result = contenders.answer(command)
+    assert {name: len(seconds) for name, seconds in result["blocks"].items()} == dict.fromkeys(
+        paths, 2
+    )
+    assert result["differences"]["twice"] == {"max_abs": 0.0, "max_relative": 0.0}
+    # The image is from 0 to 1, so the other answer is off by twice its largest value.
+    assert result["differences"]["other"]["max_relative"] == pytest.approx(2.0)
+
+
+def test_a_race_that_is_out_of_time_runs_its_least_rounds(script, small):
+    contenders, case = script("contenders"), script("cases").Case("digits_cnn", 1)
+    command = contenders.race_command(
+        case, {"plain": small("Neg")}, threads=1, rounds=50, seed=0, seconds=0, least_rounds=2
+    )
+    assert len(contenders.answer(command)["blocks"]["plain"]) == 2
+
+
+@pytest.mark.parametrize("tool", ["plain", "leptonc", "onnxsim", "onnxslim", "ort_fusions"])
+def test_an_optimiser_runs_in_a_process_of_its_own(script, small, tmp_path, tool):
+    source = small("Neg")
+    found = script("optimizers")._optimize(tool, source, tmp_path, "digits_cnn")
+    assert (found["nodes"], found["operators"], found["weight_bytes"]) == (1, {"Neg": 1}, 0)
+    assert found["seconds"] > 0 and found["peak_bytes"] >= 0
+    assert (tmp_path / f"{tool}.onnx").is_file()
+
+
+def test_an_optimiser_that_fails_is_reported_with_its_reason(script, small, tmp_path):
+    found = script("optimizers")._optimize("transformers", small("Neg"), tmp_path, "resnet50")
+    assert found == {"failure": "onnxruntime.transformers has no model type for it"}
+
+
+def tried(**changes):
+    return {"seconds": 1.0, "peak_bytes": 10, "nodes": 3, "weight_bytes": 4, **changes}
+
+
+def test_an_optimiser_whose_graph_answers_wrongly_has_failed(script, tmp_path):
+    optimizers = script("optimizers")
+    np.savez(tmp_path / "plain.npz", np.array([1.0, -4.0]))
+    np.savez(tmp_path / "onnxsim.npz", np.array([1.0, -3.0]))
+    np.savez(tmp_path / "onnxslim.npz", np.array([[1.0, -4.0]]))
+    np.savez(tmp_path / "leptonc.npz", np.array([1.0, -4.0]))
+    tries = [tried(), tried(seconds=3.0), tried(seconds=2.0)]
+    assert optimizers._outcome("leptonc", tries, tmp_path) == tried(seconds=2.0)
+    wrong = optimizers._outcome("onnxsim", tries, tmp_path)
+    assert wrong == {"failure": "its answers differ by 0.25 (relative)"}
+    assert "inf" in optimizers._outcome("onnxslim", tries, tmp_path)["failure"]
+    np.savez(tmp_path / "leptonc.npz", np.array([1.0, 4.0]))
+    with pytest.raises(SystemExit, match="leptonc fails"):
+        optimizers._outcome("leptonc", tries, tmp_path)
+
+
+def test_the_summary_is_against_the_best_peer_of_each_race(script):
+    def race(**ratios):
+        return {
+            "size": "1",
+            "best_peer": min(ratios, key=lambda name: -ratios[name]),
+            "ratios": {name: {"median": value} for name, value in ratios.items()},
+        }
+
+    rows = [
+        {"recipe": "bert_base", "races": [race(plain=0.9, onnxsim=0.5)]},
+        {"recipe": "minilm", "races": [race(plain=0.4)]},
+        {"recipe": "resnet50", "races": [race(plain=1.5)]},
+    ]
+    text = script("optimizers")._summary(rows)
+    assert text == (
+        "Worst ratio to the best peer: 1.500. Geometric mean over the transformers: 0.600."
+    )
+
+
+def test_what_was_measured_is_kept_until_asked_again(script, tmp_path, monkeypatch):
+    optimizers = script("optimizers")
+    measured = []
+    monkeypatch.setattr(optimizers, "our_folder", lambda: tmp_path)
+    monkeypatch.setattr(
+        optimizers, "_measure", lambda recipe, *_: measured.append(recipe) or {"recipe": recipe}
+    )
+
+    def kept(recipe, *arguments):
+        monkeypatch.setattr(sys, "argv", ["optimizers.py", *arguments])
+        return optimizers._kept(recipe, [], optimizers._options())
+
+    assert kept("minilm") == kept("minilm") == {"recipe": "minilm"}
+    assert measured == ["minilm"]
+    kept("minilm", "--again")
+    kept("minilm", "--threads", "1")
+    kept("gpt2")
+    assert measured == ["minilm", "minilm", "minilm", "gpt2"]

@@ -14,7 +14,13 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = (
     *("README.md", "CONTRIBUTING.md", "CHANGELOG.md"),
-    *("docs/artifact-format.md", "docs/writing-a-pass.md", "benchmarks/README.md"),
+    *(
+        "docs/artifact-format.md",
+        "docs/coverage.md",
+        "docs/passes.md",
+        "docs/writing-a-pass.md",
+        "benchmarks/README.md",
+    ),
 )
 SCRIPT = Path(sys.executable).with_name("leptonc")
 
@@ -47,7 +53,7 @@ def test_make_targets_in_the_documents_exist(words):
 def test_make_alone_lists_every_target():
     done = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True)
     listed = re.findall(r"^  make (\w+) ", done.stdout, re.MULTILINE)
-    assert listed == ["help", "setup", "demo", "test", "lint", "bench", "clean"]
+    assert listed == ["help", "setup", "demo", "test", "lint", "bench", "coverage", "clean"]
 
 
 def help_of(verb: str) -> str:

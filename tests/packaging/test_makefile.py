@@ -42,7 +42,7 @@ def test_no_python_at_all_is_explained(tmp_path):
     assert "make setup PYTHON=/path/to/python3.11" in done.stderr
 
 
-@pytest.mark.parametrize("target", ["demo", "test", "lint", "bench"])
+@pytest.mark.parametrize("target", ["demo", "test", "lint", "bench", "coverage"])
 def test_every_target_sets_up_first(target, tmp_path):
     done = make("--dry-run", target, f"VENV={tmp_path}/venv")
     lines = done.stdout.splitlines()

@@ -1,8 +1,8 @@
 """Named arrays in .npz files: how inputs and outputs travel between processes and to users.
 
 `numpy.savez` takes the names as keywords, so an input called `file` breaks it, and
-`numpy.load` reads members lazily with errors of many types. These two functions take any
-name and raise one error.
+`numpy.load` reads members lazily with errors of many types. These functions take any name
+and raise one error. Importing the runtime does not import this module: it needs zipfile.
 """
 
 from __future__ import annotations
@@ -42,8 +42,12 @@ def save_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
         ) from error
 
 
-def load_arrays(path: Path) -> Arrays:
+def load_arrays(path: Path, *, may_be_empty: bool = False) -> Arrays:
     """Read every array of an .npz file; pickled objects are refused.
+
+    Args:
+        path: The file.
+        may_be_empty: Accept a file without arrays, for a model without inputs.
 
     Raises:
         InputError: The file is missing, is not an .npz file, or holds something other
@@ -66,7 +70,7 @@ def load_arrays(path: Path) -> Arrays:
             where=str(path),
             fix="write it with numpy.savez(path, name=array, ...), without object arrays",
         ) from error
-    if not arrays:
+    if not arrays and not may_be_empty:
         raise InputError("the .npz file holds no arrays", where=str(path))
     return arrays
 

@@ -1,0 +1,35 @@
+"""What `leptonc compile` prints: its settings before it starts, the proof when it is done."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+
+from leptonc.compiler.driver import CompileResult
+from leptonc.compiler.settings import CompileSettings
+
+
+def echo_settings(settings: CompileSettings, console: Console) -> None:
+    """Print every setting."""
+    console.print("leptonc compile", highlight=False)
+    for name, value in settings.described().items():
+        console.print(f"  {name:<10} {value}", highlight=False, markup=False)
+
+
+def print_result(result: CompileResult, console: Console) -> None:
+    """Print how each output compares, and what was written."""
+    if result.results:
+        table = Table("sizes", "output", "max abs", "cosine", "SQNR", title="proof")
+        for trial in result.results:
+            sizes = " ".join(f"{name}={size}" for name, size in trial.sizes.items()) or "static"
+            for error in trial.errors:
+                sqnr = "equal" if error.sqnr_db is None else f"{error.sqnr_db:.1f} dB"
+                figures = (f"{error.max_abs:.3g}", f"{error.cosine:.7f}", sqnr)
+                table.add_row(sizes, error.output, *figures)
+        console.print(table)
+    else:
+        console.print("not verified (--no-verify), and the artifact says so")
+    names = ", ".join(variant["name"] for variant in result.manifest["variants"])
+    console.print(
+        f"{result.artifact}: {result.bytes:,} bytes, {names}", highlight=False, markup=False
+    )
