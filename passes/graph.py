@@ -15,6 +15,9 @@ import onnx_ir as ir
 # onnx-ir keeps a QuantizationAnnotation here: {"SCALE_TENSOR": name of a value, ...}.
 _ANNOTATION = "quant_parameter_tensor_names"
 
+# The operators of the standard domain that have graphs as attributes.
+_WITH_BODIES = frozenset({"If", "Loop", "Scan", "SequenceMap"})
+
 # The first IR version in which an initializer need not be an input of the graph as well.
 _FREE_INITIALIZERS = 4
 
@@ -64,6 +67,8 @@ def graphs(root: ir.Graph) -> list[ir.Graph]:
 def subgraphs(node: ir.Node) -> list[ir.Graph]:
     """Return the graphs that are attributes of `node`, in the order of its attributes."""
     found: list[ir.Graph] = []
+    if not node.domain and node.op_type not in _WITH_BODIES:
+        return found
     for attribute in node.attributes.values():
         if attribute.is_ref():
             continue

@@ -15,6 +15,7 @@ from leptonc.passes.errors import PassError
 from leptonc.passes.facts import Facts, infer_facts
 from leptonc.passes.graph import (
     Names,
+    Root,
     alias,
     annotated_names,
     annotation,
@@ -55,15 +56,16 @@ def apply_rules(
         facts: What is known of the values of `model`, or None to infer it.
     """
     before = count_nodes(model)
-    main = roots(model)[0]
-    if not main.initializers:
-        return PassStats(name, (), before, before)
     by_anchor: defaultdict[str, list[Rule[Any]]] = defaultdict(list)
     for rule in rules:
         if target in rule.targets:
             for anchor in rule.anchors:
                 by_anchor[anchor].append(rule)
-    work = _Work(model, facts or infer_facts(model), target, Names(model), by_anchor)
+    main = roots(model)[0]
+    if not main.initializers or not _has_anchor(main.graph, by_anchor):
+        return PassStats(name, (), before, before)
+    facts = facts or infer_facts(model)
+    work = _Work(model, facts, target, Names(model), by_anchor, main)
     for _ in range(_MOST_SWEEPS):
         work.refused.clear()
         fired = len(work.fired)
@@ -88,10 +90,14 @@ def apply_rules(
         name=name,
         counts=tuple(sorted(counts.items())),
         nodes_before=before,
-        nodes_after=count_nodes(model),
+        nodes_after=count_nodes(model) if work.fired else before,
         refused=tuple(work.refused),
         fired=tuple(work.fired),
     )
+
+
+def _has_anchor(main: ir.Graph, rules: Mapping[str, Sequence[Rule[Any]]]) -> bool:
+    return any(operator(node) in rules for graph in graphs(main) for node in graph)
 
 
 @dataclass
@@ -103,6 +109,7 @@ class _Work:
     target: str
     names: Names
     rules: Mapping[str, Sequence[Rule[Any]]]
+    main: Root
     fired: list[Firing] = field(default_factory=list)
     refused: list[Refusal] = field(default_factory=list)
 
@@ -114,7 +121,8 @@ class _Work:
         if is_dead(node):
             return
         for rule in rules:
-            site = Site(node, self.facts, opset_of(self.model, roots(self.model)[0]), self.target)
+            opset = opset_of(self.model, self.main)
+            site = Site(node, self.facts, opset, self.target)
             match = rule.pattern(site)
             if match is None:
                 continue

@@ -27,7 +27,7 @@ from leptonc.passes.fuse_linear import FuseLinear, PlainLinear
 from leptonc.passes.fuse_norm import FuseNormalization
 from leptonc.passes.fuse_residual import FuseResidual
 from leptonc.passes.fuse_rotary import FuseRotary
-from leptonc.passes.pipeline import run_passes
+from leptonc.passes.pipeline import require_valid, run_on_valid
 from leptonc.passes.plugins import Plugin, plugin_passes
 from leptonc.passes.rule import TARGETS
 from leptonc.passes.shapes import Shapes
@@ -113,7 +113,7 @@ def optimize(
             fix=f"choose one of {', '.join(TARGETS)}",
         )
     # Checks the model before anything else looks at it.
-    run_passes(model, ())
+    require_valid(model)
     work = _Work(model, target, plugins)
     settled: dict[str, int] = {}
     while any(settled.get(stage.name) != work.version for stage in STAGES):
@@ -142,7 +142,7 @@ class _Work:
             facts = self._current_facts()
             passes = [make(self.target, facts) for make in stage.passes]
             passes += plugin_passes(self.plugins, stage.name, self.target, facts)
-            stats = run_passes(self.model, passes)
+            stats = run_on_valid(self.model, passes)
             self.version += any(step.changed for step in stats)
             self.results.extend(stats)
             if self.version == before:

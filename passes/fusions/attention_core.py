@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from leptonc.passes.fusions.attention_heads import Heads, read_heads
+from leptonc.passes.fusions.attention_heads import Heads, read_heads, without_past
 from leptonc.passes.fusions.attention_scores import Scores, read_scores
 from leptonc.passes.site import Site
 from leptonc.passes.sizes import Size, number
@@ -88,6 +88,10 @@ def read_attention(site: Site) -> Attention | None:
     if query is None or key is None or value is None or dtype is None:
         return None
     if query.past is not None or query.repeats != 1:
+        return None
+    if key.past is None or value.past is None:
+        key, value = without_past(site, key), without_past(site, value)
+    if key is None or value is None:
         return None
     return Attention(
         query=query,
@@ -166,12 +170,11 @@ def _merged(site: Site, context: ir.Value, query: Heads, value: Heads) -> Merged
 
 
 def _only_reader(site: Site, value: ir.Value, op_type: str) -> ir.Node | None:
-    uses = value.uses()
-    if value.is_graph_output() or len(uses) != 1:
+    uses = tuple(value.uses())
+    if value.is_graph_output() or len(uses) != 1 or uses[0].idx != 0:
         return None
-    node = uses[0].node
-    plain = node.op_type == op_type and not node.domain and node.graph is site.node.graph
-    return node if plain and uses[0].idx == 0 else None
+    found = site.producer(uses[0].node.outputs[0], op_type)
+    return found if found is uses[0].node else None
 
 
 def obstacle(site: Site, found: Attention) -> str | None:

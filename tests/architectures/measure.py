@@ -11,9 +11,10 @@ from pathlib import Path
 
 import onnx_ir as ir
 from architectures import TinyModel
+from exports import kept_export
 
 from leptonc.compiler.compare import OutputError, Tolerance, compare_outputs
-from leptonc.compiler.export import ExportedGraph, export
+from leptonc.compiler.export import ExportedGraph
 from leptonc.compiler.graph_runner import GraphRunner
 from leptonc.compiler.source import Source, open_source
 from leptonc.compiler.verify import Trial, reference_trials
@@ -44,7 +45,7 @@ class Subject:
         """Build, run and export `tiny` as the compiler does."""
         source = open_source(f"{RECIPES}:{tiny.name}")
         trials = reference_trials(source)
-        return cls(tiny, source, trials, export(source, list(trials[0].expected)))
+        return cls(tiny, source, trials, kept_export(source, list(trials[0].expected)))
 
     def rewritten(self, target: str) -> Rewritten:
         """Optimise a copy of the export for `target`."""

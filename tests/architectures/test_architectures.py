@@ -70,8 +70,7 @@ def test_it_does_no_worse_than_its_row(subject, rewritten):
 
 def test_it_compiles_and_loads(subject, tmp_path, monkeypatch):
     def exported_already(*_: object, **__: object) -> ExportedGraph:
-        exported = subject.exported
-        return ExportedGraph(exported.model.clone(), exported.program, exported.renamed)
+        return ExportedGraph(subject.exported.model.clone())
 
     monkeypatch.setattr(driver, "export", exported_already)
     artifact = tmp_path / "tiny.lepton"
