@@ -32,8 +32,9 @@ MIN_IR = 8
 INLINE_BYTES = 1024
 # Instruction sets that choose the block size and kernels of rearranged convolutions.
 LAYOUT_INSTRUCTIONS = ("avx", "avx2", "fma", "avx512f", "asimd")
-# SkipLayerNormalization is slower on CPU than the Add and LayerNormalization it replaces.
-SLOW_ON_CPU = ("SkipLayerNormFusion",)
+# Slower on CPU than what they replace: SkipLayerNormalization than Add and LayerNormalization,
+# BiasGelu than Add and Gelu.
+SLOW_ON_CPU = ("SkipLayerNormFusion", "BiasGeluFusion")
 _NCHWC = "com.microsoft.nchwc"
 
 

@@ -86,6 +86,23 @@ def symbol(name: str) -> Size:
 ONE = number(1)
 
 
+def at_most(size: Size, limit: int) -> Size:
+    """Return the smaller of a size and a number, as a name of its own."""
+    return symbol(f"{_at_most(size)}{limit}")
+
+
+def is_at_most(size: Size, other: Size) -> bool:
+    """Whether `size` is `other` cut at some number."""
+    if len(size.terms) != 1 or size.terms[0][1] != 1 or len(size.terms[0][0]) != 1:
+        return False
+    return size.terms[0][0][0].startswith(_at_most(other))
+
+
+def _at_most(size: Size) -> str:
+    # No model can name a dimension like this.
+    return f"\0{size.terms} at most "
+
+
 def product(sizes: tuple[Size, ...]) -> Size:
     """Return the product of all."""
     total = ONE

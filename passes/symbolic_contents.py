@@ -80,9 +80,9 @@ def _arithmetic(compute: Callable[[Size, Size], Size | None]) -> Callable[[View]
 
 
 def _quotient(left: Size, right: Size) -> Size | None:
-    """Divide by a positive number without remainder; a name might be 0."""
+    """Divide without remainder. Where a name is 0 there is no result to be wrong about."""
     by = right.number
-    return left.over(right) if by is not None and by > 0 else None
+    return None if by is not None and by <= 0 else left.over(right)
 
 
 _CONTENTS: dict[str, Callable[[View], Sizes | None]] = {

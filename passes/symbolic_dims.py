@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from leptonc.passes.sizes import ONE, Size, number, product
+from leptonc.passes.sizes import ONE, Size, at_most, is_at_most, number, product
 from leptonc.passes.symbolic_view import Sizes, View
 
 _ENDLESS = 2**31 - 1
@@ -61,6 +61,8 @@ def _broadcast(view: View, shapes: list[Sizes | None]) -> Sizes | None:
             shape[axis - rank + len(shape)] for shape in known if axis - rank + len(shape) >= 0
         ]
         wide = list(dict.fromkeys(size for size in sizes if size != ONE))
+        # A size cut at a number meets the size itself: it was not cut, or it is 1.
+        wide = [size for size in wide if not any(is_at_most(size, other) for other in wide)]
         fixed = [size for size in wide if size.number is not None]
         if len(wide) <= 1:
             result.append(wide[0] if wide else ONE)
@@ -187,14 +189,14 @@ def _gather_elements(view: View) -> Sizes | None:
 
 def _gather_nd(view: View) -> Sizes | None:
     data, indices = view.dims(0), view.dims(1)
-    if data is None or not indices or view.node.attributes.get_int("batch_dims", 0):
+    if data is None or not indices or view.node.attributes.get_int("batch_dims", 0) != 0:
         return None
     depth = indices[-1].number
     return None if depth is None else (*indices[:-1], *data[depth:])
 
 
 def _slice(view: View) -> Sizes | None:
-    dims, starts, ends = view.dims(0), view.ints(1), view.ints(2)
+    dims, starts, ends = view.dims(0), view.ints(1), view.content(2)
     if dims is None or starts is None or ends is None:
         return None
     axes = tuple(range(len(starts))) if view.value(3) is None else view.ints(3)
@@ -204,13 +206,23 @@ def _slice(view: View) -> Sizes | None:
     result = list(dims)
     for given, start, end, step in zip(axes, starts, ends, steps, strict=True):
         axis = given % len(dims)
-        whole = start == 0 and end >= _ENDLESS and step == 1
-        if not whole and dims[axis].number is None:
-            result[axis] = view.own(axis)
-        elif not whole:
-            length = len(range(*slice(start, end, step).indices(dims[axis].number or 0)))
-            result[axis] = number(length)
+        length = _sliced(dims[axis], start, end, step)
+        result[axis] = view.own(axis) if length is None else length
     return tuple(result)
+
+
+def _sliced(size: Size, start: int, end: Size, step: int) -> Size | None:
+    """Return how many elements of `size` a slice takes, or None when that is not known."""
+    if end.number is not None and size.number is not None:
+        return number(len(range(*slice(start, end.number, step).indices(size.number))))
+    if start != 0 or step != 1:
+        return None
+    if end == size or (end.number is not None and end.number >= _ENDLESS):
+        return size
+    # A sum of names is not negative, and so counts from the front.
+    if size.number is None or any(factor < 0 for _, factor in end.terms):
+        return None
+    return at_most(end, size.number)
 
 
 def _reduce(view: View) -> Sizes | None:

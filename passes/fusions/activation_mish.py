@@ -1,10 +1,11 @@
 """Mish, written out, becomes one Mish.
 
-    y = x * tanh(softplus(x))
+    y = x * tanh(softplus(x))        or with where(x > t, x, softplus(x)) for softplus(x), t >= 10
 
 ONNX Mish-18 (Misra, "Mish: A Self Regularized Non-Monotonic Activation Function"). ONNX Runtime
 spells Mish out as the same nodes again, so it costs nothing there. A softplus that is written as
-`log(1 + exp(x))` stays: it overflows where Softplus does not.
+`log(1 + exp(x))` stays: it overflows where Softplus does not. Above 10, tanh of x and tanh of
+softplus(x) are both 1 in float32.
 """
 
 from __future__ import annotations
@@ -14,9 +15,12 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from leptonc.passes.build import Build
-from leptonc.passes.fusions.scalars import kept_dtype, read_outside
+from leptonc.passes.fusions.scalars import kept_dtype, number, read_outside
 from leptonc.passes.rule import GENERIC, ORT_CPU, ORT_CUDA, Rewritten, Rule
 from leptonc.passes.site import Site, commuted
+
+# From here on tanh is 1 in float32.
+_SATURATED = 10.0
 
 
 @dataclass(frozen=True)
@@ -30,10 +34,26 @@ class Mish:
 def _pattern(site: Site) -> Mish | None:
     for x, gate in commuted(site.node):
         tanh = site.producer(gate, "Tanh")
-        softplus = None if tanh is None else site.producer(tanh.inputs[0], "Softplus")
-        if tanh is not None and softplus is not None and softplus.inputs[0] is x:
-            return Mish(x, (tanh, softplus))
+        inner = None if tanh is None else _softplus(site, tanh.inputs[0], x)
+        if tanh is not None and inner is not None:
+            return Mish(x, (tanh, *inner))
     return None
+
+
+def _softplus(site: Site, value: ir.Value | None, x: ir.Value) -> tuple[ir.Node, ...] | None:
+    """Return the nodes that compute the softplus of `x`, or None when `value` is not that."""
+    node = site.producer(value, "Softplus", "Where")
+    if node is None:
+        return None
+    if node.op_type == "Softplus":
+        return (node,) if node.inputs[0] is x else None
+    above = site.producer(node.inputs[0], "Greater")
+    if above is None or above.inputs[0] is not x or node.inputs[1] is not x:
+        return None
+    threshold, below = number(site, above.inputs[1], x), site.producer(node.inputs[2], "Softplus")
+    if threshold is None or threshold < _SATURATED or below is None or below.inputs[0] is not x:
+        return None
+    return (node, above, below)
 
 
 def _check(site: Site, match: Mish) -> str | None:

@@ -45,7 +45,7 @@ class Grid:
 
 
 def _grid(site: Site) -> Grid | None:
-    if site.opset < _FIRST_OPSET or site.node.attributes.get_int("batch_dims", 0):
+    if site.opset < _FIRST_OPSET or site.node.attributes.get_int("batch_dims", 0) != 0:
         return None
     data, concat = site.input(0), site.producer(site.input(1), "Concat")
     dims, grid = site.facts.symbolic(data), site.facts.symbolic(site.input(1))

@@ -47,14 +47,14 @@ class Normalised:
         source: x.
         scale: What it was multiplied by before the division, or None.
         axes: What the mean is over, from 0 and sorted.
-        epsilon: e.
+        epsilon: e, or None where nothing is added under the root.
         inner: Every node that goes, but the anchor.
     """
 
     source: ir.Value
     scale: ir.Value | None
     axes: tuple[int, ...]
-    epsilon: float
+    epsilon: float | None
     inner: Nodes
 
 
@@ -117,6 +117,8 @@ def trailing_sizes(site: Site, match: Normalised) -> tuple[int, ...] | None:
 
 def _obstacle(site: Site, match: Normalised) -> str | None:
     source, out = match.source, site.node.outputs[0]
+    if match.epsilon is None:
+        return "nothing is added under the root, and a kernel makes NaN of equal elements"
     dtype = site.facts.dtype(source)
     if dtype not in FLOATS:
         return "the element type is not float32 or float16"
@@ -151,7 +153,7 @@ def unscaled_norm(site: Site, match: Normalised, build: Build, operator: str) ->
     assert sizes is not None
     assert dtype is not None
     ones = build.constant(np.ones(sizes, FLOATS[dtype]), "norm_scale")
-    attributes = {"axis": -len(sizes), "epsilon": match.epsilon, "stash_type": 1}
+    attributes = {"axis": -len(sizes), "epsilon": match.epsilon or 0.0, "stash_type": 1}
     return build.op(operator, [match.source, ones], attributes, like=match.source)
 
 
@@ -204,7 +206,7 @@ def _instance(site: Site, match: Normalised, build: Build) -> Rewritten:
     scale = build.constant(np.ones(dims[1], FLOATS[dtype]), "norm_scale")
     bias = build.constant(np.zeros(dims[1], FLOATS[dtype]), "norm_bias")
     inputs = [match.source, scale, bias]
-    attributes = {"epsilon": match.epsilon}
+    attributes = {"epsilon": match.epsilon or 0.0}
     made = build.op("InstanceNormalization", inputs, attributes, like=match.source)
     return _scaled(site, match, build, made)
 

@@ -47,9 +47,11 @@ class Channels:
 def per_channel(value: ir.Value | None, rank: int, channels: int) -> ir.TensorProtocol | None:
     """Return a constant that broadcasts as one number for each of axis 1 of `rank` axes."""
     tensor = constant(value)
-    if tensor is None or tensor.size != channels:
+    if tensor is None or tensor.size not in (1, channels):
         return None
     shape = tuple(int(size) for size in tensor.shape.numpy())
+    if tensor.size == 1:
+        return tensor if len(shape) <= rank else None
     wanted = (channels, *(1,) * (rank - 2))
     trimmed = shape[1:] if len(shape) == rank and shape[0] == 1 else shape
     return tensor if trimmed == wanted else None
@@ -72,7 +74,7 @@ def _channels_check(site: Site, match: Channels) -> str | None:
     scale, bias = (constant(value) for value in norm.inputs[1:3])
     if scale is None or bias is None:
         return "the scale or the bias is no constant"
-    if scale.size != match.numbers.size or bias.size != match.numbers.size:
+    if scale.size != bias.size or match.numbers.size not in (1, scale.size):
         return "the scale or the bias is not one number per channel"
     if not scale.dtype == bias.dtype == match.numbers.dtype:
         return "the element types differ"

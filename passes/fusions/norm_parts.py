@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -98,14 +97,17 @@ def power(site: Site, value: ir.Value, exponent: float) -> Part | None:
     return None if deeper is None else Part(deeper.source, (*nodes, *deeper.nodes))
 
 
-def offset_mean(site: Site, value: ir.Value) -> tuple[ir.Node, float, Nodes] | None:
-    """Read `value` as `mean + epsilon`: the ReduceMean, the constant, and the nodes."""
+def offset_mean(site: Site, value: ir.Value) -> tuple[ir.Node, float | None, Nodes] | None:
+    """Read `value` as `mean + epsilon`: the ReduceMean, the constant if any, and the nodes."""
+    bare = site.producer(value, "ReduceMean")
+    if bare is not None:
+        return bare, None, (bare,)
     add = site.producer(value, "Add")
     if add is None:
         return None
     for left, right in commuted(add):
         epsilon, mean = number(site, right, left), site.producer(left, "ReduceMean")
-        if mean is not None and epsilon is not None and epsilon >= 0 and math.isfinite(epsilon):
+        if mean is not None and epsilon is not None and epsilon >= 0:
             return mean, epsilon, (add, mean)
     return None
 
@@ -117,13 +119,13 @@ class Deviation:
     Attributes:
         squared: What is squared under the mean.
         axes: What the mean is over, from 0 and sorted.
-        epsilon: The constant.
+        epsilon: The constant, or None where there is none.
         nodes: All of them.
     """
 
     squared: ir.Value
     axes: tuple[int, ...]
-    epsilon: float
+    epsilon: float | None
     nodes: Nodes
 
 

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import onnx
 import onnx_ir as ir
-from surroundings import run_plain
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from surroundings import Pattern, check_kept, run_plain, surround
 
 from leptonc.passes.base import PassStats
 from leptonc.passes.rewriter import apply_rules
 from leptonc.passes.rule import Rule
 
 HEADER = '<ir_version: 10, opset_import: ["" : 20, "com.microsoft" : 1]>\n'
+
+Draw = Callable[..., Any]
 
 # The size of each dimension that has a name.
 _OPEN = 3
@@ -71,3 +75,26 @@ def operators(model: ir.Model) -> list[str]:
 def reasons(stats: PassStats, rule: str) -> list[str]:
     """Return why `rule` was refused."""
     return [refusal.reason for refusal in stats.refused if refusal.rule == rule]
+
+
+def times_fired(
+    drawn: Callable[[Draw], Pattern], rules: Sequence[Rule[Any]], *, target: str = "generic"
+) -> int:
+    """Rewrite drawn patterns in drawn surroundings; return in how many a rule fired.
+
+    The outputs must stay, and a second application must change nothing.
+    """
+    fired = []
+
+    @settings(max_examples=80, deadline=None)
+    @given(st.data())
+    def check(data: st.DataObject) -> None:
+        def rewrite(model: ir.Model) -> None:
+            fired.append(bool(apply_rules(model, "linear", rules, target=target).changed))
+            assert not apply_rules(model, "linear", rules, target=target).changed
+
+        check_kept(surround(data.draw, drawn(data.draw)), rewrite)
+
+    check()
+    print("FIRED", sum(fired), len(fired))
+    return sum(fired)
