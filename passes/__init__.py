@@ -5,6 +5,12 @@ from __future__ import annotations
 from leptonc.passes.base import Firing, Pass, PassStats, Refusal
 from leptonc.passes.clean import Clean
 from leptonc.passes.fold import Fold
+from leptonc.passes.fuse_activation import FuseActivation
+from leptonc.passes.fuse_conv import FuseConvolution, LowerConvolution
+from leptonc.passes.fuse_linear import FuseLinear, PlainLinear
+from leptonc.passes.fuse_norm import FuseNormalization
+from leptonc.passes.fuse_residual import FuseResidual
+from leptonc.passes.fuse_rotary import FuseRotary
 from leptonc.passes.rule import TARGETS
 from leptonc.passes.shapes import Shapes
 from leptonc.passes.share import Share
@@ -13,4 +19,18 @@ from leptonc.passes.stages import optimize
 
 __all__ = ["PASSES", "TARGETS", "Firing", "Pass", "PassStats", "Refusal", "optimize"]
 
-PASSES: tuple[type[Pass], ...] = (Clean, Fold, Shapes, Share, Simplify)
+PASSES: tuple[type[Pass], ...] = (
+    Clean,
+    Fold,
+    Shapes,
+    Share,
+    PlainLinear,
+    FuseConvolution,
+    FuseActivation,
+    FuseNormalization,
+    FuseRotary,
+    FuseLinear,
+    FuseResidual,
+    LowerConvolution,
+    Simplify,
+)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from leptonc.passes.content import unmapping
 from leptonc.passes.facts import Facts
 from leptonc.passes.graph import Names
 
@@ -116,9 +117,14 @@ class Build:
         tensors, dims = tuple(sources), tuple(shape)
 
         def make() -> ir.TensorProtocol:
-            array = compute(*(tensor.numpy() for tensor in tensors))
-            assert array.shape == dims, f"{name}: {array.shape} where {dims} was promised"
-            return ir.Tensor(np.array(array, order="C", copy=None), dtype=dtype, name=name)
+            with unmapping(tensors):
+                arrays = [tensor.numpy() for tensor in tensors]
+                result = compute(*arrays)
+                assert result.shape == dims, f"{name}: {result.shape} where {dims} was promised"
+                borrowed = any(np.may_share_memory(result, array) for array in arrays)
+                array = np.array(result, order="C", copy=True if borrowed else None)
+                del arrays, result
+            return ir.Tensor(array, dtype=dtype, name=name)
 
         return self._weight(ir.LazyTensor(make, dtype=dtype, shape=ir.Shape(dims), name=name))
 

@@ -9,12 +9,22 @@ import onnx_ir as ir
 
 from leptonc.passes.base import PassStats
 from leptonc.passes.facts import Facts
-from leptonc.passes.fusions import attention_ort, attention_standard
+from leptonc.passes.fusions import (
+    attention_guard,
+    attention_ort,
+    attention_standard,
+    attention_turn,
+)
 from leptonc.passes.rewriter import apply_rules
 from leptonc.passes.rule import Rule
 
 # At each product the first rule that may be applied is.
-RULES: tuple[Rule[Any], ...] = (*attention_ort.RULES, *attention_standard.RULES)
+RULES: tuple[Rule[Any], ...] = (
+    attention_turn.RULE,
+    attention_guard.RULE,
+    *attention_ort.RULES,
+    *attention_standard.RULES,
+)
 
 
 @dataclass(frozen=True)

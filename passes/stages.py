@@ -61,13 +61,13 @@ STAGES = (
             lambda _, facts: Clean(facts),
             lambda _, facts: Fold(facts=facts),
             Shapes,
-            PlainLinear,
             lambda _, __: Share(),
         ),
     ),
     Stage(
         "fuse",
         (
+            PlainLinear,
             FuseConvolution,
             FuseActivation,
             FuseNormalization,

@@ -85,6 +85,38 @@ def _quotient(left: Size, right: Size) -> Size | None:
     return None if by is not None and by <= 0 else left.over(right)
 
 
+def _where_content(view: View) -> Sizes | None:
+    """Read `Where(Equal(sizes, numbers), a, b)`: no size is negative."""
+    condition = view.value(0)
+    compare = None if condition is None else condition.producer()
+    then, other = view.content(1), view.content(2)
+    if compare is None or compare.op_type != "Equal" or compare.domain:
+        return None
+    if then is None or other is None or len(then) != len(other):
+        return None
+    left, right = (View(compare, view.known).content(index) for index in range(2))
+    if left is None or right is None or len(left) != len(then) or len(right) != len(then):
+        return None
+    items = []
+    for a, b, chosen, rest in zip(left, right, then, other, strict=True):
+        same = _equals(a, b)
+        if same is None:
+            return None
+        items.append(chosen if same else rest)
+    return tuple(items)
+
+
+def _equals(left: Size, right: Size) -> bool | None:
+    """Say whether two sizes are the same, where that is known."""
+    if left == right:
+        return True
+    if left.number is not None and right.number is not None:
+        return False
+    negative = [size for size in (left, right) if (size.number or 0) < 0]
+    sums = [size for size in (left, right) if all(factor > 0 for _, factor in size.terms)]
+    return False if negative and sums else None
+
+
 _CONTENTS: dict[str, Callable[[View], Sizes | None]] = {
     "Shape": shape_content,
     "Size": _size_content,
@@ -96,6 +128,7 @@ _CONTENTS: dict[str, Callable[[View], Sizes | None]] = {
     "Reshape": _relabel_content,
     "Identity": _same_content,
     "Cast": _cast_content,
+    "Where": _where_content,
     "Add": _arithmetic(lambda a, b: a.plus(b)),
     "Sub": _arithmetic(lambda a, b: a.plus(b.times(number(-1)))),
     "Mul": _arithmetic(lambda a, b: a.times(b)),

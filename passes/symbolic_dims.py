@@ -78,7 +78,8 @@ def _transpose(view: View) -> Sizes | None:
         return None
     order = view.node.attributes.get_ints("perm")
     axes = list(reversed(range(len(dims)))) if order is None else list(order)
-    return tuple(dims[axis] for axis in axes) if len(axes) == len(dims) else None
+    legal = sorted(axes) == list(range(len(dims)))
+    return tuple(dims[axis] for axis in axes) if legal else None
 
 
 def _matmul(view: View) -> Sizes | None:

@@ -123,7 +123,7 @@ def _probabilities(site: Site, value: ir.Value | None) -> _Probabilities | None:
             continue
         if guarded:
             return None
-        current = _guarded(site, node)
+        current = guarded_value(site, node)
         test = None if current is None else node.inputs[0]
         if test is None:
             return None
@@ -146,8 +146,8 @@ def _producer(value: ir.Value) -> ir.Node:
     return node
 
 
-def _guarded(site: Site, node: ir.Node) -> ir.Value | None:
-    """Return p of `Where(IsNaN(p), 0, p)`."""
+def guarded_value(site: Site, node: ir.Node) -> ir.Value | None:
+    """Return p of `Where(IsNaN(p), 0, p)`, or None."""
     condition, zero, kept = node.inputs
     test = site.producer(condition, "IsNaN")
     if test is None or kept is None or site.scalar(zero) != 0 or test.inputs[0] is not kept:

@@ -97,7 +97,12 @@ def read_heads(site: Site, value: ir.Value, axes: str = _WHOLE) -> Heads | None:
         value, past = joined
         whole = None
     found = _sized(site, value, axes)
-    return None if found is None else replace(found, whole=whole, repeats=repeats, past=past)
+    if found is None:
+        return None
+    if past is not None and found.factor != 1.0:
+        # The rows of the past are not multiplied.
+        found = replace(found, flat=None, factor=1.0)
+    return replace(found, whole=whole, repeats=repeats, past=past)
 
 
 def without_past(site: Site, heads: Heads) -> Heads | None:

@@ -56,7 +56,6 @@ def read_mask(site: Site, found: Attention) -> Mask | str:
     dims = site.facts.symbolic(found.scores.product.outputs[0])
     if dims is None or len(dims) != _RANK:
         return "the dimensions of the scores are not known"
-    total: Bounds | None = Bounds(0.0, 0.0)
     for term in found.scores.terms:
         value = term.condition if isinstance(term, Choice) else term
         reason = _misfit(site, value, dims)
@@ -65,10 +64,19 @@ def read_mask(site: Site, found: Attention) -> Mask | str:
         summand = term.fill if isinstance(term, Choice) else term
         if site.facts.dtype(summand) != found.dtype:
             return f"{summand.name!r} is added to scores of another type"
+    return Mask(found.scores.terms, total_bounds(site, found.scores.terms, found.dtype), dims)
+
+
+def total_bounds(site: Site, terms: Sequence[Term], dtype: ir.DataType) -> Bounds | None:
+    """Return between which numbers the sum of `terms` lies, or None when that is not known."""
+    total = Bounds(0.0, 0.0)
+    for term in terms:
         own = _bounds(site, term)
-        both = None if own is None or total is None else total.plus(own)
-        total = None if both is None else within(both, found.dtype)
-    return Mask(found.scores.terms, total, dims)
+        both = None if own is None else within(total.plus(own), dtype)
+        if both is None:
+            return None
+        total = both
+    return total
 
 
 def _bounds(site: Site, term: Term) -> Bounds | None:

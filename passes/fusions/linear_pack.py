@@ -17,7 +17,7 @@ A weight with another reader would be stored twice and is left alone.
 Where: measured on 2 threads of a server CPU with ONNX Runtime at ONNX Runtime's highest level
 (packed to separate), the copies that Split makes cost what the larger product saves:
 QKV of BERT-base, 128 positions, batch 1 1.00 to 1.02, batch 8 1.04 to 1.06; gate and up 1.01 to
-1.02 and 1.03 to 1.05; but 1 to 16 rows 0.93 to 0.98. So on ort-cpu only where so few rows are
+1.02 and 1.03 to 1.05; but 1 to 4 rows 0.93 to 0.98, and a tie at 16. So on ort-cpu only where so few rows are
 known. `primitive` stays separate: those engines join the products by themselves.
 """
 

@@ -151,13 +151,13 @@ def _take_scale(site: Site, match: Affine, build: Build) -> Rewritten:
     scale = site.tensor(norm.inputs[1])
     present = None if scale is None or _is_one(scale) else scale
     weight = _combined(site, match, build, present, np.multiply)
-    return {out: again(build, norm, [norm.inputs[0], weight], out)}
+    return {out: again(build, norm, [norm.inputs[0], weight], norm.outputs[0])}
 
 
 def _take_bias(site: Site, match: Affine, build: Build) -> Rewritten:
     norm, out = match.norm, site.node.outputs[0]
     bias = _combined(site, match, build, site.tensor(bias_of(norm)), np.add)
-    return {out: again(build, norm, [norm.inputs[0], norm.inputs[1], bias], out)}
+    return {out: again(build, norm, [norm.inputs[0], norm.inputs[1], bias], norm.outputs[0])}
 
 
 def again(build: Build, norm: ir.Node, inputs: list[ir.Value | None], like: ir.Value) -> ir.Value:

@@ -28,6 +28,7 @@ import numpy as np
 import onnx_ir as ir
 
 from leptonc.passes.build import Build
+from leptonc.passes.facts import Dims
 from leptonc.passes.fusions.norm_parts import Nodes, centred, deviation, uncast
 from leptonc.passes.fusions.scalars import read_outside
 from leptonc.passes.rule import GENERIC, ORT_CPU, ORT_CUDA, Rewritten, Rule
@@ -168,34 +169,38 @@ def _scaled(site: Site, match: Normalised, build: Build, made: ir.Value) -> Rewr
     return {_out(site): build.op("Mul", [made, match.scale], like=_out(site))}
 
 
+def _per_instance(site: Site) -> Normalised | None:
+    """Match a normalisation over all axes after the channels that has a scale per channel."""
+    found = _normalised(centre=True)(site)
+    dims = None if found is None else site.facts.dims(found.source)
+    if found is None or dims is None or found.axes != tuple(range(2, len(dims))):
+        return None
+    return found if _reads_channels(site, dims, trailing_sizes(site, found)) else None
+
+
 def _instance_check(site: Site, match: Normalised) -> str | None:
     dims = site.facts.dims(match.source)
-    if dims is None or dims[1:2] == (None,) or match.axes != tuple(range(2, len(dims))):
-        return "the mean is not over all axes after known channels"
-    if not _reads_channels(site, len(dims), dims[1], trailing_sizes(site, match)):
-        return "LayerNormalization says the same"
+    if dims is None or dims[1] is None:
+        return "the number of channels is not known"
     return _obstacle(site, match)
 
 
-def _reads_channels(
-    site: Site, rank: int, channels: int | None, sizes: tuple[int, ...] | None
-) -> bool:
+def _reads_channels(site: Site, dims: Dims, sizes: tuple[int, ...] | None) -> bool:
     """Whether what follows has a number per channel, rather than one per normalised element."""
     if sizes is None:
         return True
-    uses = _out(site).uses()
-    shapes = [
-        tuple(tensor.shape.numpy())
-        for use in uses
+    operands = [
+        value
+        for use in _out(site).uses()
         if use.node.op_type in ("Mul", "Add")
         for value in use.node.inputs
-        for tensor in (site.tensor(value),)
-        if tensor is not None
     ]
-    wanted = (channels, *(1,) * (rank - 2))
+    tensors = [tensor for tensor in map(site.tensor, operands) if tensor is not None]
+    shapes = [tuple(tensor.shape.numpy()) for tensor in tensors]
+    wanted = (dims[1], *(1,) * len(sizes))
     if any(shape in (wanted, (1, *wanted)) for shape in shapes):
         return True
-    return rank > 3 and not any(shape[-len(sizes) :] == sizes for shape in shapes)
+    return len(sizes) > 1 and not any(shape[-len(sizes) :] == sizes for shape in shapes)
 
 
 def _instance(site: Site, match: Normalised, build: Build) -> Rewritten:
@@ -215,7 +220,7 @@ _ANCHORS = ("Div", "Mul")
 _ORT = frozenset({ORT_CPU, ORT_CUDA})
 
 RULES = (
-    Rule("instance-norm", _ANCHORS, _normalised(centre=True), _instance_check, _instance),
+    Rule("instance-norm", _ANCHORS, _per_instance, _instance_check, _instance),
     Rule(
         "layer-norm",
         _ANCHORS,

@@ -101,7 +101,7 @@ def _take_channels(site: Site, match: Channels, build: Build) -> Rewritten:
     else:
         pair = (scale.numpy(), bias.numpy() + factor)
     inputs = [norm.inputs[0], *(build.constant(array, "norm_weight") for array in pair)]
-    return {out: again(build, norm, inputs, out)}
+    return {out: again(build, norm, inputs, norm.outputs[0])}
 
 
 @dataclass(frozen=True)
@@ -161,7 +161,8 @@ def _group(site: Site, match: Grouped, build: Build) -> Rewritten:
         "num_groups": parts[1] or 1,
         "epsilon": match.norm.attributes.get_float("epsilon", 1e-5),
     }
-    made = build.op("GroupNormalization", [match.source, *weights], attributes, like=out)
+    inputs = [match.source, *weights]
+    made = build.op("GroupNormalization", inputs, attributes, like=match.source)
     return {out: made}
 
 

@@ -96,5 +96,4 @@ def times_fired(
         check_kept(surround(data.draw, drawn(data.draw)), rewrite)
 
     check()
-    print("FIRED", sum(fired), len(fired))
     return sum(fired)

@@ -108,6 +108,21 @@ def surround(
     return Surrounded(with_output_types(model, feeds), feeds)
 
 
+def alone(pattern: Pattern, *, opset: int = 20) -> ir.Model:
+    """Build a model of a pattern with nothing around it, and with its own sizes."""
+    inputs = [
+        helper.make_tensor_value_info(
+            name, helper.np_dtype_to_tensor_dtype(array.dtype), array.shape
+        )
+        for name, array in pattern.inputs.items()
+    ]
+    weights = [numpy_helper.from_array(array, name) for name, array in pattern.weights.items()]
+    last = onnx.ValueInfoProto(name=pattern.nodes[-1].output[0])
+    graph = helper.make_graph(pattern.nodes, "alone", inputs, [last], weights)
+    opsets = [helper.make_opsetid("", opset), helper.make_opsetid("com.microsoft", 1)]
+    return ir.from_proto(helper.make_model(graph, opset_imports=opsets, ir_version=10))
+
+
 def clone(node: onnx.NodeProto) -> onnx.NodeProto:
     copy = onnx.NodeProto()
     copy.CopyFrom(node)

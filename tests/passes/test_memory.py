@@ -50,10 +50,13 @@ def model(folder: Path, per_layer: str) -> ir.Model:
         )
         changed = ir.node(per_layer, [weight])
         product = ir.node("MatMul", [current, changed.outputs[0]])
-        changed.outputs[0].name, product.outputs[0].name = f"c{layer}", f"p{layer}"
-        nodes += [changed, product]
+        # Without an activation all layers would become one.
+        bent = ir.node("Relu", [product.outputs[0]])
+        for node, name in ((changed, "c"), (product, "p"), (bent, "r")):
+            node.outputs[0].name = f"{name}{layer}"
+        nodes += [changed, product, bent]
         weights.append(weight)
-        current = product.outputs[0]
+        current = bent.outputs[0]
     current.type, current.shape = x.type, ir.Shape(["n", SIDE])
     graph = ir.Graph(
         [x], [current], nodes=nodes, initializers=weights, name="g", opset_imports={"": 20}
@@ -74,7 +77,7 @@ def test_memory_is_for_one_weight_at_most(folder, per_layer, weights_in_memory):
         held, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert len(optimized.graph) == LAYERS
+    assert len(optimized.graph) == 2 * LAYERS
     assert peak < (4 << 20) + weights_in_memory * WEIGHT
     assert held < 4 << 20
 

@@ -214,8 +214,8 @@ def _drawn(draw: Draw) -> Pattern:
     pattern = Pattern()
 
     def factor(size: int) -> str:
-        shape = draw(st.sampled_from([(), (1,), (size,), (1, size), (s, 1), (1, 1, 1, 1)]))
-        values = draw(st.sampled_from([0.125, 3.0, -2.0, 0.0]))
+        shape = draw(st.sampled_from([(), (), (1,), (size,), (1, size), (s, 1), (1, 1, 1, 1)]))
+        values = draw(st.sampled_from([0.125, 3.0, -2.0, 0.5, 7.0, 0.0]))
         return pattern.weight((np.ones(shape) * values).astype(dtype))
 
     value = pattern.input(random.normal(size=(b, s, k)).astype(dtype))
@@ -231,4 +231,4 @@ def _drawn(draw: Draw) -> Pattern:
 
 
 def test_outputs_stay_in_any_surrounding():
-    assert times_fired(_drawn, RULES) >= 10
+    assert times_fired(_drawn, RULES) >= 5
