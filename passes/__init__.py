@@ -6,6 +6,7 @@ from leptonc.passes.base import Firing, Pass, PassStats, Refusal
 from leptonc.passes.clean import Clean
 from leptonc.passes.fold import Fold
 from leptonc.passes.fuse_activation import FuseActivation
+from leptonc.passes.fuse_attention import FuseAttention
 from leptonc.passes.fuse_conv import FuseConvolution, LowerConvolution
 from leptonc.passes.fuse_linear import FuseLinear, PlainLinear
 from leptonc.passes.fuse_norm import FuseNormalization
@@ -29,6 +30,7 @@ PASSES: tuple[type[Pass], ...] = (
     FuseActivation,
     FuseNormalization,
     FuseRotary,
+    FuseAttention,
     FuseLinear,
     FuseResidual,
     LowerConvolution,

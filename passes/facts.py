@@ -7,20 +7,15 @@ ONNX's own shape inference from what is enforced: the inputs of the graph and it
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import onnx_ir as ir
-from onnx_ir.passes.common import ShapeInferencePass
 
 from leptonc.passes.constants import constant
-from leptonc.passes.graph import graphs
+from leptonc.passes.onnx_inference import Dims, infer_types
 from leptonc.passes.sizes import Size
-from leptonc.passes.stand_ins import stand_in
 from leptonc.passes.symbolic import infer_symbolic
 from leptonc.passes.symbolic_view import Symbolic
-
-Dims = tuple[int | None, ...]
-
-# Tensors up to this many bytes are shown to the inference: they may be shapes.
-_SHAPE_BYTES = 1000
 
 
 class Facts:
@@ -38,14 +33,10 @@ class Facts:
         self._dims: dict[ir.Value, Dims] = {}
         self._dtypes: dict[ir.Value, ir.DataType] = {}
 
-    def learn(self, value: ir.Value, like: ir.Value) -> None:
-        """Record for `value` what the types and shapes of `like`, an equal value, say."""
-        if like.shape is not None:
-            self._dims[value] = tuple(
-                size if isinstance(size, int) and size >= 0 else None for size in like.shape
-            )
-        if isinstance(like.type, ir.TensorType):
-            self._dtypes[value] = like.type.dtype
+    def learn(self, dtypes: Mapping[ir.Value, ir.DataType], dims: Mapping[ir.Value, Dims]) -> None:
+        """Record element types and dimensions."""
+        self._dtypes.update(dtypes)
+        self._dims.update(dims)
 
     def carry(self, old: ir.Value, new: ir.Value) -> None:
         """Record that `new` holds what `old` held."""
@@ -114,51 +105,6 @@ def infer_facts(model: ir.Model) -> Facts:
     Nothing is known of values in functions: each call may bring other shapes.
     """
     facts = Facts()
-    twin = model.clone()
-    _forget_declarations(twin)
-    _hide_large_tensors(twin)
-    for graph in graphs(twin.graph):
-        for node in graph:
-            stand_in(node)
-    ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(twin)
-    for graph, twin_graph in zip(graphs(model.graph), graphs(twin.graph), strict=True):
-        for value, other in zip(graph.inputs, twin_graph.inputs, strict=True):
-            facts.learn(value, other)
-        for node, twin_node in zip(graph, twin_graph, strict=True):
-            for value, other in zip(node.outputs, twin_node.outputs, strict=True):
-                facts.learn(value, other)
+    facts.learn(*infer_types(model))
     facts.follow(model)
     return facts
-
-
-def _forget_declarations(model: ir.Model) -> None:
-    """Drop declared inner shapes, and part with the types that the twin shares with the model."""
-    for graph in graphs(model.graph):
-        inner_inputs = graph.inputs if graph is not model.graph else ()
-        for value in (*inner_inputs, *(output for node in graph for output in node.outputs)):
-            value.shape = None
-            if isinstance(value.type, ir.TensorType):
-                value.type = ir.TensorType(value.type.dtype)
-
-
-def _hide_large_tensors(model: ir.Model) -> None:
-    """Replace the data of large tensors by a reference that the inference does not follow."""
-    for graph in graphs(model.graph):
-        for value in graph.initializers.values():
-            if value.const_value is not None:
-                value.const_value = _hidden(value.const_value)
-        for node in graph:
-            for name, attribute in list(node.attributes.items()):
-                if attribute.type == ir.AttributeType.TENSOR and not attribute.is_ref():
-                    hidden = _hidden(attribute.as_tensor())
-                    if hidden is not attribute.value:
-                        node.attributes[name] = ir.AttrTensor(name, hidden)
-
-
-def _hidden(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
-    if tensor.dtype == ir.DataType.STRING or tensor.nbytes <= _SHAPE_BYTES:
-        return tensor
-    shape = ir.Shape(tensor.shape.numpy())
-    return ir.ExternalTensor(
-        "hidden", 0, tensor.nbytes, tensor.dtype, shape=shape, name=tensor.name or ""
-    )

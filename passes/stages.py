@@ -22,6 +22,7 @@ from leptonc.passes.errors import PassError
 from leptonc.passes.facts import Facts, infer_facts
 from leptonc.passes.fold import Fold
 from leptonc.passes.fuse_activation import FuseActivation
+from leptonc.passes.fuse_attention import FuseAttention
 from leptonc.passes.fuse_conv import FuseConvolution, LowerConvolution
 from leptonc.passes.fuse_linear import FuseLinear, PlainLinear
 from leptonc.passes.fuse_norm import FuseNormalization
@@ -72,6 +73,7 @@ STAGES = (
             FuseActivation,
             FuseNormalization,
             FuseRotary,
+            FuseAttention,
             lambda _, facts: Clean(facts),
         ),
     ),

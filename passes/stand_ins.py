@@ -6,6 +6,9 @@ unknown. Each of these has the type and the shape of a standard operator on the 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
 import onnx_ir as ir
 
 from leptonc.passes.operators import has_plain_attributes
@@ -28,35 +31,41 @@ _RENAMED: dict[str, tuple[str, tuple[str, ...]]] = {
 }
 
 
-def stand_in(node: ir.Node) -> None:
-    """Turn `node` into a standard operator of the same type and shape, where there is one."""
-    if not has_plain_attributes(node):
-        return
-    if (node.domain, node.op_type) in _LIKE_FIRST:
-        _become(node, "Identity", inputs=1)
-    elif node.domain == "com.microsoft" and node.op_type in _RENAMED:
-        name, extra = _RENAMED[node.op_type]
-        for attribute in extra:
-            node.attributes.pop(attribute, None)
-        if name == "Conv":
-            node.resize_inputs(min(len(node.inputs), 3))
-        node.domain, node.op_type = "", name
-    elif node.domain == "com.microsoft" and node.op_type == "FusedMatMul":
-        _stand_in_for_product(node)
+@dataclass(frozen=True)
+class StandIn:
+    """A standard operator on the first inputs of a node.
+
+    Attributes:
+        operator: Of the standard domain.
+        inputs: How many of the inputs it reads at most.
+        attributes: Its own, by name.
+    """
+
+    operator: str
+    inputs: int
+    attributes: Mapping[str, ir.Attr] = field(default_factory=dict)
 
 
-def _stand_in_for_product(node: ir.Node) -> None:
+def stand_in(node: ir.Node) -> StandIn | None:
+    """Return a standard operator of the type and shape of `node`, where it needs one."""
+    domain, name = node.domain, node.op_type
+    if (domain, name) in _LIKE_FIRST:
+        return StandIn("Identity", 1) if has_plain_attributes(node) else None
+    if domain != "com.microsoft" or not has_plain_attributes(node):
+        return None
+    if name in _RENAMED:
+        standard, extra = _RENAMED[name]
+        kept = {key: value for key, value in node.attributes.items() if key not in extra}
+        return StandIn(standard, 3, kept)
+    return _stand_in_for_product(node) if name == "FusedMatMul" else None
+
+
+def _stand_in_for_product(node: ir.Node) -> StandIn | None:
     turned = [bool(node.attributes.get_int(name, 0)) for name in ("transA", "transB")]
     if any(node.attributes.get_int(name, 0) for name in ("transBatchA", "transBatchB")):
-        return
+        return None
+    if not any(turned):
+        return StandIn("MatMul", 2)
     left, right = "km" if turned[0] else "mk", "nk" if turned[1] else "kn"
-    _become(node, "Einsum" if any(turned) else "MatMul", inputs=2)
-    if any(turned):
-        equation = f"...{left},...{right}->...mn"
-        node.attributes["equation"] = ir.AttrString("equation", equation)
-
-
-def _become(node: ir.Node, operator: str, *, inputs: int) -> None:
-    node.domain, node.op_type = "", operator
-    node.attributes.clear()
-    node.resize_inputs(inputs)
+    equation = ir.AttrString("equation", f"...{left},...{right}->...mn")
+    return StandIn("Einsum", 2, {"equation": equation})

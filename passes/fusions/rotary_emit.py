@@ -164,18 +164,25 @@ def _once(
         known = node.graph is site.node.graph or node in build.nodes
         if not known or node.op_type != op_type or node.domain:
             continue
-        if len(node.outputs) == 1 and _same(node, operands, attributes or {}):
+        if len(node.outputs) == 1 and _same(node, operands, attributes or {}, build):
             return node.outputs[0]
     inputs = [ints(build, *item) if isinstance(item, tuple) else item for item in operands]
     return build.op(op_type, inputs, attributes)
 
 
-def _same(node: ir.Node, operands: Sequence[Operand], attributes: Attributes) -> bool:
+def _same(node: ir.Node, operands: Sequence[Operand], attributes: Attributes, build: Build) -> bool:
     found = {name: attribute.value for name, attribute in node.attributes.items()}
     if found != dict(attributes) or len(node.inputs) != len(operands):
         return False
     for value, wanted in zip(node.inputs, operands, strict=True):
-        equal = constant_ints(value) == wanted if isinstance(wanted, tuple) else value is wanted
+        equal = _holds(value, wanted, build) if isinstance(wanted, tuple) else value is wanted
         if not equal:
             return False
     return True
+
+
+def _holds(value: ir.Value | None, wanted: tuple[int, ...], build: Build) -> bool:
+    """Whether `value` is a constant of these integers, of the graph or just made."""
+    if value is not None and value in build.weights and value.const_value is not None:
+        return tuple(value.const_value.numpy().reshape(-1).tolist()) == wanted
+    return constant_ints(value) == wanted

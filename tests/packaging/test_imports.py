@@ -51,6 +51,8 @@ ALONE: dict[str, frozenset[str]] = {
     # onnx_ir reads protobuf from a file only; a graph inside an artifact is not one.
     "backends/unpack.py": frozenset({"onnx"}),
     "passes/simplify.py": frozenset({"onnxsim", "onnx"}),
+    # onnx_ir's own call of the inference copies the model three times.
+    "passes/onnx_inference.py": frozenset({"onnx"}),
 }
 
 # Recipes import their neighbours by bare name: the folder is on sys.path while one is loaded.

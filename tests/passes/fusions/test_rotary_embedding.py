@@ -203,7 +203,6 @@ REFUSED = [
     (model(TABLES + TURN + SUM, positions="float[P,S,1]"), SHARED),
     (model(TABLES + TURN + SUM, positions="float[S,1]"), SHARED),
     (FULL.replace("(narrow_cos, one)", "(narrow_cos, two)"), SHARED),
-    (model(TABLES + TURN + SUM, x="float[A,B,2,S,4]"), SHARED),
     (
         FULL.replace("(float[B,N,S,D] y)", "(float[B,N,S,D] y, float[B,N,S,D] turned)"),
         "'turned' is an output of the graph",
@@ -238,6 +237,7 @@ OTHER = [
     FULL.replace("two, three)", "two, two)"),
     FULL.replace("Concat<axis: int = -1>(negative", "Concat<axis: int = 2>(negative"),
     model(TABLES + TURN + SUM, x="float[B,2,S,D]"),
+    model(TABLES + TURN + SUM, x="float[A,B,2,S,4]"),
     FULL.replace("Neg(high)", "Mul(two_, high)").replace(
         "float minus", "float two_ = {2.0}, float minus"
     ),
@@ -307,8 +307,6 @@ def doubled(draw, p: Pattern, f: str, *, pairs: bool) -> str:
         wide = p.add("Concat", thin, thin, axis=3)
     else:
         wide = p.add("Expand", thin, p.weight(np.array([1, 1, 1, 2])))
-    half = p.inputs[next(iter(p.inputs))] if False else None
-    del half
     return p.add("Reshape", wide, p.weight(np.array([0, 0, -1])))
 
 
