@@ -20,6 +20,9 @@ Dims = tuple[int | None, ...]
 # Tensors up to this many bytes are shown to the inference: they may be shapes.
 _SHAPE_BYTES = 1000
 
+# The first IR version in which an initializer need not be an input of the graph as well.
+_FREE_INITIALIZERS = 4
+
 
 def infer_types(
     model: ir.Model,
@@ -71,7 +74,7 @@ class _Sketch:
     def __init__(self, model: ir.Model) -> None:
         self.values: dict[str, ir.Value] = {}
         self._names: dict[ir.Value, str] = {}
-        self.proto = onnx.ModelProto(ir_version=model.ir_version)
+        self.proto = onnx.ModelProto(ir_version=max(model.ir_version, _FREE_INITIALIZERS))
         for domain, version in model.opset_imports.items():
             self.proto.opset_import.add(domain=domain, version=version)
         for function in model.functions.values():
@@ -94,7 +97,7 @@ class _Sketch:
         for value in graph.initializers.values():
             # The default of an input may be overridden: its elements are not known.
             if value.const_value is not None and not value.is_graph_input():
-                self._draw_constant(value, value.const_value, proto)
+                self._draw_constant(value, value.const_value, proto, main=main)
         for node in graph:
             self._draw_node(node, proto.node.add())
             if node.domain:
@@ -112,18 +115,17 @@ class _Sketch:
                 ir.serde.serialize_shape_into(info.type, value.shape)
 
     def _draw_constant(
-        self, value: ir.Value, tensor: ir.TensorProtocol, proto: onnx.GraphProto
+        self, value: ir.Value, tensor: ir.TensorProtocol, proto: onnx.GraphProto, *, main: bool
     ) -> None:
-        if _is_shown(tensor):
-            initializer = proto.initializer.add()
-            ir.serde.serialize_tensor_into(initializer, tensor)
-            initializer.name = self._name(value)
+        if main and not _is_shown(tensor):
+            info = proto.input.add(name=self._name(value))
+            info.type.tensor_type.elem_type = tensor.dtype.value
+            info.type.tensor_type.shape.SetInParent()
+            for size in tensor.shape.numpy():
+                info.type.tensor_type.shape.dim.add(dim_value=size)
             return
-        info = proto.input.add(name=self._name(value))
-        info.type.tensor_type.elem_type = tensor.dtype.value
-        info.type.tensor_type.shape.SetInParent()
-        for size in tensor.shape.numpy():
-            info.type.tensor_type.shape.dim.add(dim_value=size)
+        # In a body an input more would be one too many.
+        _draw_tensor(tensor, proto.initializer.add(), self._name(value))
 
     def _draw_node(self, node: ir.Node, proto: onnx.NodeProto) -> None:
         guise = stand_in(node)
@@ -153,9 +155,9 @@ class _Sketch:
                 proto.name, proto.type = attribute.name, onnx.AttributeProto.GRAPHS
                 for body in attribute.as_graphs():
                     self._draw(body, proto.graphs.add(), main=False)
-            case ir.AttributeType.TENSOR if not _is_shown(attribute.as_tensor()):
+            case ir.AttributeType.TENSOR:
                 proto.name, proto.type = attribute.name, onnx.AttributeProto.TENSOR
-                _draw_hidden(attribute.as_tensor(), proto.t)
+                _draw_tensor(attribute.as_tensor(), proto.t, "")
             case _:
                 ir.serde.serialize_attribute_into(proto, attribute)
 
@@ -164,9 +166,13 @@ def _is_shown(tensor: ir.TensorProtocol) -> bool:
     return tensor.dtype == ir.DataType.STRING or tensor.nbytes <= _SHAPE_BYTES
 
 
-def _draw_hidden(tensor: ir.TensorProtocol, proto: onnx.TensorProto) -> None:
-    """Draw a tensor whose data is elsewhere, where the inference does not look."""
-    proto.dims.extend(tensor.shape.numpy())
-    proto.data_type = tensor.dtype.value
-    proto.data_location = onnx.TensorProto.EXTERNAL
-    proto.external_data.add(key="location", value="hidden")
+def _draw_tensor(tensor: ir.TensorProtocol, proto: onnx.TensorProto, name: str) -> None:
+    """Draw a tensor: a large one with its data elsewhere, where the inference does not look."""
+    if _is_shown(tensor):
+        ir.serde.serialize_tensor_into(proto, tensor)
+    else:
+        proto.dims.extend(tensor.shape.numpy())
+        proto.data_type = tensor.dtype.value
+        proto.data_location = onnx.TensorProto.EXTERNAL
+        proto.external_data.add(key="location", value="hidden")
+    proto.name = name

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from leptonc.passes.sizes import ONE, Size, at_most, is_at_most, number, product
+from leptonc.passes.symbolic_attention import CONTRIB_ATTENTION, standard_attention
 from leptonc.passes.symbolic_view import Sizes, View
 
 _ENDLESS = 2**31 - 1
@@ -41,6 +42,8 @@ def output_dims(view: View) -> Sizes | None:
     node = view.node
     if node.domain not in ("", "com.microsoft"):
         return None
+    if node.domain and node.op_type in CONTRIB_ATTENTION:
+        return CONTRIB_ATTENTION[node.op_type](view)
     if node.op_type in _SAME_AS_FIRST:
         return view.dims(0)
     if node.op_type in _BROADCAST:
@@ -288,6 +291,7 @@ def clamp(position: int, length: int) -> int:
 
 _DIMS: dict[str, Callable[[View], Sizes | None]] = {
     "Split": lambda view: view.dims(0) or None,
+    "Attention": standard_attention,
     "Transpose": _transpose,
     "MatMul": _matmul,
     "Gemm": _gemm,

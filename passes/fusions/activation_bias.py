@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from leptonc.passes.build import Build
-from leptonc.passes.fusions.scalars import kept_dtype, read_outside
+from leptonc.passes.fusions.scalars import KERNEL_FLOATS, kept_dtype, read_outside
 from leptonc.passes.rule import ORT_CPU, ORT_CUDA, Rewritten, Rule
 from leptonc.passes.site import Site, commuted
 
@@ -63,7 +63,7 @@ def _check(site: Site, match: Biased) -> str | None:
         return f"{match.bias.name!r} is not known to be one number for each column"
     if len(dims) < 2:
         return f"{match.x.name!r} is a vector itself"
-    return kept_dtype(site, match.x) or read_outside(site, (match.add,))
+    return kept_dtype(site, match.x, KERNEL_FLOATS) or read_outside(site, (match.add,))
 
 
 def _emit(operator: str) -> Callable[[Site, Biased, Build], Rewritten]:

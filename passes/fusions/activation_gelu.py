@@ -15,8 +15,6 @@ from __future__ import annotations
 
 import math
 
-import onnx_ir as ir
-
 from leptonc.passes.build import Build
 from leptonc.passes.fusions.activation_polynomial import (
     Activation,
@@ -24,7 +22,7 @@ from leptonc.passes.fusions.activation_polynomial import (
     activations,
     same,
 )
-from leptonc.passes.fusions.scalars import kept_dtype, read_outside
+from leptonc.passes.fusions.scalars import KERNEL_FLOATS, kept_dtype, read_outside
 from leptonc.passes.rule import ORT_CPU, ORT_CUDA, Rewritten, Rule
 from leptonc.passes.site import Site
 
@@ -57,9 +55,7 @@ def _rewrite(site: Site, match: Activation, build: Build) -> Rewritten:
 
 
 def _check_old(site: Site, match: Activation) -> str | None:
-    if site.facts.dtype(match.x) == ir.DataType.BFLOAT16:
-        return f"{match.x.name!r} is BFLOAT16"
-    return _check(site, match)
+    return kept_dtype(site, match.x, KERNEL_FLOATS) or read_outside(site, match.nodes)
 
 
 def _rewrite_old(site: Site, match: Activation, build: Build) -> Rewritten:

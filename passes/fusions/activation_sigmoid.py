@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from leptonc.passes.build import Build
 from leptonc.passes.fusions.activation_polynomial import Activation, Polynomial, activations, same
-from leptonc.passes.fusions.scalars import kept_dtype, read_outside
+from leptonc.passes.fusions.scalars import KERNEL_FLOATS, kept_dtype, read_outside
 from leptonc.passes.rule import GENERIC, ORT_CPU, ORT_CUDA, Rewritten, Rule
 from leptonc.passes.site import Site
 
@@ -35,6 +35,10 @@ def _check(site: Site, match: Activation) -> str | None:
     return kept_dtype(site, match.x) or read_outside(site, match.nodes)
 
 
+def _kernel_check(site: Site, match: Activation) -> str | None:
+    return kept_dtype(site, match.x, KERNEL_FLOATS) or read_outside(site, match.nodes)
+
+
 def _swish(site: Site, match: Activation, build: Build) -> Rewritten:
     output, alpha = site.node.outputs[0], match.inner[(1, 0)]
     return {output: build.op("Swish", [match.x], {"alpha": alpha}, like=output)}
@@ -51,7 +55,7 @@ QUICK_GELU = Rule(
     "quick-gelu",
     ("Mul",),
     _pattern,
-    _check,
+    _kernel_check,
     _quick_gelu,
     targets=frozenset({ORT_CPU, ORT_CUDA}),
 )

@@ -19,7 +19,7 @@ import onnx_ir as ir
 
 from leptonc.passes.build import Build
 from leptonc.passes.fusions.norm_affine import bias_of, used_statistics
-from leptonc.passes.fusions.scalars import FLOATS
+from leptonc.passes.fusions.scalars import KERNEL_FLOATS
 from leptonc.passes.rule import ORT_CUDA, Rewritten, Rule
 from leptonc.passes.site import Site, commuted
 
@@ -87,7 +87,7 @@ def _check(site: Site, match: Skip) -> str | None:
         return "the normalisation does not compute in float32"
     inputs = (match.left, match.right, match.bias, *node.inputs[1:3])
     types = {facts.dtype(value) for value in inputs if value is not None}
-    if len(types) != 1 or not types <= FLOATS:
+    if len(types) != 1 or not types <= KERNEL_FLOATS:
         return "the element types differ, or are not known"
     return used_statistics(node)
 

@@ -11,6 +11,9 @@ from leptonc.passes.site import Site, commuted
 
 FLOATS = frozenset({ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16})
 
+# What the kernels of ONNX Runtime's own operators take.
+KERNEL_FLOATS = frozenset({ir.DataType.FLOAT, ir.DataType.FLOAT16})
+
 # How far a product of up to three constants may be from its number, as a part of it: each was
 # rounded once to eleven bits (float16), to eight (bfloat16), or written with seven digits.
 _TOLERANCE = {ir.DataType.FLOAT16: 2e-3, ir.DataType.BFLOAT16: 1.2e-2}
@@ -62,10 +65,10 @@ def read_outside(site: Site, nodes: Sequence[ir.Node]) -> str | None:
     return None
 
 
-def kept_dtype(site: Site, value: ir.Value) -> str | None:
-    """Return why the anchor's output is not known to have the type of `value`, a float."""
+def kept_dtype(site: Site, value: ir.Value, allowed: frozenset[ir.DataType] = FLOATS) -> str | None:
+    """Return why the anchor's output is not known to have the type of `value`, one of `allowed`."""
     dtype = site.facts.dtype(value)
-    if dtype not in FLOATS:
+    if dtype not in allowed:
         return f"{value.name!r} is {dtype.name if dtype else 'of no known type'}"
     if site.facts.dtype(site.node.outputs[0]) != dtype:
         return f"the result is not {dtype.name}, as {value.name!r} is"

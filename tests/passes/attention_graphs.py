@@ -19,7 +19,7 @@ Array = np.ndarray[Any, Any]
 
 LOWEST = float(np.finfo(np.float32).min)
 
-MASKS = ("none", "added", "lowest", "infinite", "chosen", "two", "input", "flat")
+MASKS = ("none", "added", "lowest", "infinite", "chosen", "two", "input", "flat", "padding")
 
 
 def fuse(target: str) -> Callable[[ir.Model], PassStats]:
@@ -222,6 +222,16 @@ class _Writer:
                 return pattern.add("Transpose", turn.input[0], perm=[0, 2, 3, 1])
         return pattern.add("Transpose", key, perm=[0, 1, 3, 2])
 
+    def _padding(self, keep: Array) -> str:
+        """Return the condition for a mask of keys, as exporters write it for encoders."""
+        pattern = self.pattern
+        given = pattern.add("Cast", pattern.input(keep.astype(np.int64)), to=ir.DataType.BOOL.value)
+        given = pattern.add("Unsqueeze", given, self._ints(1, 2))
+        rows = pattern.add("Range", *(pattern.weight(np.int64(n)) for n in (0, self.sizes.rows, 1)))
+        rows = pattern.add("Unsqueeze", rows, self._ints(0, 1, 3))
+        always = pattern.add("GreaterOrEqual", rows, pattern.weight(np.int64(0)))
+        return pattern.add("And", always, given)
+
     def _masked(self, scores: str) -> str:
         kind, pattern, sizes = self.form.mask, self.pattern, self.sizes
         shape = (sizes.batch, 1, sizes.rows, sizes.columns + sizes.past)
@@ -238,7 +248,7 @@ class _Writer:
             return pattern.add("Add", scores, pattern.input(self._normal(*shape)))
         if kind == "flat":
             keep = keep[:, :, :1]
-        condition = pattern.input(keep)
+        condition = self._padding(keep[:, 0, -1]) if kind == "padding" else pattern.input(keep)
         if kind == "chosen":
             flipped = pattern.add("Not", condition)
             return pattern.add("Where", flipped, self._number(LOWEST), scores)

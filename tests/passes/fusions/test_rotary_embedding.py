@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from surroundings import Pattern, check_kept, surround
 
@@ -362,6 +362,7 @@ def rotations(draw):
 
 
 @pytest.mark.parametrize("target", ["generic", "ort-cpu", "ort-cuda"])
+@settings(deadline=None, max_examples=60)
 @given(data=st.data())
 def test_outputs_are_kept(target, data):
     surrounded = surround(data.draw, data.draw(rotations()), opset=20)
@@ -378,6 +379,7 @@ def test_outputs_are_kept(target, data):
 def test_fires_where_shapes_are_known(target):
     fired = []
 
+    @settings(deadline=None, max_examples=60)
     @given(pattern=rotations())
     def count(pattern):
         weights = [onnx.numpy_helper.from_array(a, name) for name, a in pattern.weights.items()]
