@@ -35,6 +35,9 @@ LAYOUT_INSTRUCTIONS = ("avx", "avx2", "fma", "avx512f", "asimd")
 # Slower on CPU than what they replace: SkipLayerNormalization than Add and LayerNormalization,
 # BiasGelu than Add and Gelu.
 SLOW_ON_CPU = ("SkipLayerNormFusion", "BiasGeluFusion")
+# It moves zeros that stand before a MaxPool into its own padding, which is minus infinity.
+WRONG = ("Pad_Fusion",)
+DISABLED = (*SLOW_ON_CPU, *WRONG)
 _NCHWC = "com.microsoft.nchwc"
 
 
@@ -80,12 +83,12 @@ class OrtBackend:
                 path,
                 folder / "optimised.onnx",
                 layout=native and convolutions,
-                disabled=SLOW_ON_CPU,
+                disabled=DISABLED,
                 inline_bytes=INLINE_BYTES,
             )
         detached = canonicalise(ir.load(optimised), INLINE_BYTES)
         check_same_interface(source, detached.model)
-        options = {"disabled_optimizers": ",".join(SLOW_ON_CPU), "optimize": "none"}
+        options = {"disabled_optimizers": ",".join(DISABLED), "optimize": "none"}
         if convolutions and not native:
             options["optimize"] = "layout"
         placement = read_placement(engine, source, detached)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from leptonc.passes.content import unmapping
+from leptonc.passes.content import MADE_FROM, unmapping
 from leptonc.passes.facts import Facts
 from leptonc.passes.graph import Names
 
@@ -75,10 +75,7 @@ class Build:
             ir.Value(name=name if index == 0 else self._names.fresh(f"{name}_{index}"))
             for index in range(len(outputs))
         ]
-        converted = [
-            ir.convenience.convert_attribute(key, value)
-            for key, value in (attributes or {}).items()
-        ]
+        converted = [_attribute(key, value) for key, value in (attributes or {}).items()]
         self.nodes.append(
             ir.Node(domain, op_type, list(inputs), converted, outputs=values, name=name)
         )
@@ -126,7 +123,9 @@ class Build:
                 del arrays, result
             return ir.Tensor(array, dtype=dtype, name=name)
 
-        return self._weight(ir.LazyTensor(make, dtype=dtype, shape=ir.Shape(dims), name=name))
+        tensor = ir.LazyTensor(make, dtype=dtype, shape=ir.Shape(dims), name=name)
+        tensor.meta[MADE_FROM] = tuple(map(id, tensors))
+        return self._weight(tensor)
 
     def _weight(self, tensor: ir.TensorProtocol) -> ir.Value:
         value = ir.Value(
@@ -137,3 +136,19 @@ class Build:
         )
         self.weights.append(value)
         return value
+
+
+def _attribute(name: str, value: AttributeValue) -> ir.Attr:
+    """Convert what is common by hand: the IR asks each value what it can do, which takes long."""
+    if isinstance(value, int):
+        return ir.AttrInt64(name, int(value))
+    if isinstance(value, float):
+        return ir.AttrFloat32(name, value)
+    if isinstance(value, str):
+        return ir.AttrString(name, value)
+    if isinstance(value, (list, tuple)) and value:
+        if all(isinstance(item, int) for item in value):
+            return ir.AttrInt64s(name, [int(item) for item in value])
+        if all(isinstance(item, float) for item in value):
+            return ir.AttrFloat32s(name, list(value))
+    return ir.convenience.convert_attribute(name, value)

@@ -21,9 +21,14 @@ from leptonc.passes.errors import ModelError
 # Enough to tell most different weights apart.
 _HEAD = 256
 
-# Where a lazy tensor keeps its digest, and a function that returns its first bytes.
+# Where a lazy tensor keeps its digest, and a function that returns its first bytes; a tensor of
+# a protobuf keeps both, since each look at its data copies all of it.
 _DIGEST = "leptonc.sha256"
+_HEAD_BYTES = "leptonc.head_bytes"
 HEAD_OF = "leptonc.head"
+# Of what a tensor is computed, for one that is computed when it is read: the `id` of each source.
+MADE_FROM = "leptonc.made_from"
+_COSTLY = (ir.LazyTensor, ir.serde.TensorProtoTensor)
 
 _PIECE = 1 << 20
 
@@ -58,7 +63,23 @@ def head(tensor: ir.TensorProtocol) -> bytes | None:
         if isinstance(tensor, ir.LazyTensor):
             first: Callable[[int], bytes] | None = tensor.meta.get(HEAD_OF)
             return None if first is None else first(_HEAD)
-        return _first_in_place(tensor)
+        if not isinstance(tensor, ir.serde.TensorProtoTensor):
+            return _first_in_place(tensor)
+        if _HEAD_BYTES not in tensor.meta:
+            tensor.meta[_HEAD_BYTES] = _first_in_place(tensor)
+        known: bytes | None = tensor.meta[_HEAD_BYTES]
+        return known
+
+
+def made_from(tensor: ir.TensorProtocol) -> tuple[int, ...]:
+    """Return what tells a computed tensor from those that are computed from other tensors.
+
+    Empty for one that is stored, or whose sources are not known.
+    """
+    if not isinstance(tensor, ir.LazyTensor):
+        return ()
+    sources: tuple[int, ...] = tensor.meta.get(MADE_FROM, ())
+    return sources
 
 
 def digest(tensor: ir.TensorProtocol) -> bytes:
@@ -67,7 +88,7 @@ def digest(tensor: ir.TensorProtocol) -> bytes:
     Raises:
         ModelError: Its file is missing, too short, or not where it may be.
     """
-    if isinstance(tensor, ir.LazyTensor) and _DIGEST in tensor.meta:
+    if isinstance(tensor, _COSTLY) and _DIGEST in tensor.meta:
         return bytes(tensor.meta[_DIGEST])
     sink = HashSink()
     with _data_of(tensor):
@@ -79,7 +100,7 @@ def digest(tensor: ir.TensorProtocol) -> bytes:
         else:
             array = _in_place(tensor)
             sink.write(tensor.tobytes() if array is None else array.data)
-    if isinstance(tensor, ir.LazyTensor):
+    if isinstance(tensor, _COSTLY):
         tensor.meta[_DIGEST] = sink.digest()
     return sink.digest()
 

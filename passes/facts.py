@@ -12,6 +12,7 @@ from collections.abc import Mapping
 import onnx_ir as ir
 
 from leptonc.passes.constants import constant
+from leptonc.passes.graph import graphs
 from leptonc.passes.onnx_inference import Dims, infer_types
 from leptonc.passes.sizes import Size
 from leptonc.passes.symbolic import infer_symbolic
@@ -47,6 +48,15 @@ class Facts:
         for known in (self._symbols.sizes, self._symbols.contents):
             if old in known:
                 known.setdefault(new, known[old])
+
+    def cover(self, model: ir.Model) -> bool:
+        """Whether types and sizes are known of all that the nodes of `model` compute."""
+        return all(
+            not output.name or (output in self._dims and output in self._dtypes)
+            for graph in graphs(model.graph)
+            for node in graph
+            for output in node.outputs
+        )
 
     def dims(self, value: ir.Value | None) -> Dims | None:
         """Return the dimensions of `value`, or None when even its rank is not known."""

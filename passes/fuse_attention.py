@@ -8,23 +8,27 @@ from typing import Any, ClassVar
 import onnx_ir as ir
 
 from leptonc.passes.base import PassStats
-from leptonc.passes.facts import Facts
+from leptonc.passes.facts import Facts, infer_facts
 from leptonc.passes.fusions import (
     attention_guard,
     attention_ort,
+    attention_packed,
     attention_standard,
     attention_turn,
 )
+from leptonc.passes.graph import all_nodes
 from leptonc.passes.rewriter import apply_rules
 from leptonc.passes.rule import Rule
 
-# At each product the first rule that may be applied is.
-RULES: tuple[Rule[Any], ...] = (
+# Each brings a spelling of an exporter into the common one.
+FORM_RULES: tuple[Rule[Any], ...] = (
+    attention_packed.RULE,
     attention_turn.RULE,
     attention_guard.RULE,
-    *attention_ort.RULES,
-    *attention_standard.RULES,
 )
+
+# At each product the first rule that may be applied is.
+RULES: tuple[Rule[Any], ...] = (*attention_ort.RULES, *attention_standard.RULES)
 
 
 @dataclass(frozen=True)
@@ -47,4 +51,17 @@ class FuseAttention:
 
     def run(self, model: ir.Model) -> PassStats:
         """Apply the rules."""
-        return apply_rules(model, self.name, RULES, target=self.target, facts=self.facts)
+        facts = self.facts or infer_facts(model)
+        first = apply_rules(model, self.name, FORM_RULES, target=self.target, facts=facts)
+        if first.changed:
+            facts = infer_facts(model)
+        second = apply_rules(model, self.name, RULES, target=self.target, facts=facts)
+        there = {node.name for node in all_nodes(model)}
+        return PassStats(
+            self.name,
+            tuple(sorted((*first.counts, *second.counts))),
+            first.nodes_before,
+            second.nodes_after,
+            refused=tuple(one for one in (*first.refused, *second.refused) if one.node in there),
+            fired=(*first.fired, *second.fired),
+        )

@@ -69,12 +69,11 @@ def subgraphs(node: ir.Node) -> list[ir.Graph]:
     found: list[ir.Graph] = []
     if not node.domain and node.op_type not in _WITH_BODIES:
         return found
-    for attribute in node.attributes.values():
-        if attribute.is_ref():
-            continue
-        if attribute.type == ir.AttributeType.GRAPH:
+    for attribute in node.attributes.data.values():
+        kind = attribute.type
+        if kind is ir.AttributeType.GRAPH and not attribute.is_ref():
             found.append(attribute.as_graph())
-        elif attribute.type == ir.AttributeType.GRAPHS:
+        elif kind is ir.AttributeType.GRAPHS and not attribute.is_ref():
             found.extend(attribute.as_graphs())
     return found
 
@@ -102,7 +101,8 @@ def annotated_names(model: ir.Model) -> frozenset[str]:
 
 def annotation(value: ir.Value) -> dict[str, str]:
     """Return the quantisation annotation of `value`, empty when it has none."""
-    found: dict[str, str] | None = value.meta.get(_ANNOTATION)
+    # Not `value.meta.get`, which goes through three calls: this is asked of every value.
+    found: dict[str, str] | None = value.meta.data.get(_ANNOTATION)
     return found or {}
 
 

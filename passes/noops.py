@@ -12,7 +12,7 @@ from collections.abc import Callable
 import onnx_ir as ir
 
 from leptonc.passes.constants import constant_bool, constant_ints
-from leptonc.passes.facts import Dims
+from leptonc.passes.onnx_inference import Dims
 from leptonc.passes.operators import has_plain_attributes
 from leptonc.passes.site import Site
 

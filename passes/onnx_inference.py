@@ -13,7 +13,7 @@ import onnx
 import onnx_ir as ir
 from onnx.shape_inference import InferenceError, infer_shapes
 
-from leptonc.passes.stand_ins import stand_in
+from leptonc.passes.stand_ins import StandIn, stand_in
 
 Dims = tuple[int | None, ...]
 
@@ -99,7 +99,7 @@ class _Sketch:
             if value.const_value is not None and not value.is_graph_input():
                 self._draw_constant(value, value.const_value, proto, main=main)
         for node in graph:
-            self._draw_node(node, proto.node.add())
+            self._draw_node(node, proto)
             if node.domain:
                 for output in node.outputs:
                     if output.name and output.type is not None:
@@ -127,20 +127,28 @@ class _Sketch:
         # In a body an input more would be one too many.
         _draw_tensor(tensor, proto.initializer.add(), self._name(value))
 
-    def _draw_node(self, node: ir.Node, proto: onnx.NodeProto) -> None:
+    def _draw_node(self, node: ir.Node, graph: onnx.GraphProto) -> None:
         guise = stand_in(node)
+        if guise is not None:
+            for index in guise.outputs:
+                if index < len(node.outputs) and node.outputs[index].name:
+                    self._draw_guise(node, guise, node.outputs[index], graph.node.add())
+            return
+        proto = graph.node.add(op_type=node.op_type, domain=node.domain)
         proto.output.extend([self._name(value) for value in node.outputs])
-        if guise is None:
-            proto.op_type, proto.domain = node.op_type, node.domain
-            proto.input.extend([self._name(value) for value in node.inputs])
-            if node.overload:
-                proto.overload = node.overload
-            attributes = node.attributes
-        else:
-            proto.op_type = guise.operator
-            proto.input.extend([self._name(value) for value in node.inputs[: guise.inputs]])
-            attributes = guise.attributes
-        for attribute in attributes.values():
+        proto.input.extend([self._name(value) for value in node.inputs])
+        if node.overload:
+            proto.overload = node.overload
+        for attribute in node.attributes.values():
+            self._draw_attribute(attribute, proto.attribute.add())
+
+    def _draw_guise(
+        self, node: ir.Node, guise: StandIn, output: ir.Value, proto: onnx.NodeProto
+    ) -> None:
+        proto.op_type = guise.operator
+        proto.output.append(self._name(output))
+        proto.input.extend([self._name(value) for value in node.inputs[: guise.inputs]])
+        for attribute in guise.attributes.values():
             self._draw_attribute(attribute, proto.attribute.add())
 
     def _draw_attribute(self, attribute: ir.Attr, proto: onnx.AttributeProto) -> None:

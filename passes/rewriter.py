@@ -178,6 +178,10 @@ class _Work:
     ) -> None:
         if new.type is None and new.producer() in build.nodes:
             new.type, new.shape = old.type, old.shape
+            dtype = self.facts.dtype(old)
+            if new.type is None and dtype is not None:
+                # ONNX's inference asks for it behind an operator that it does not know.
+                new.type = ir.TensorType(dtype)
         self.facts.carry(old, new)
         if alias(old, new):
             return

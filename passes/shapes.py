@@ -18,6 +18,7 @@ from leptonc.passes.fusions import (
     transposes,
     unsqueezes,
 )
+from leptonc.passes.fusions.mask_rules import MASK_RULES
 from leptonc.passes.rewriter import apply_rules
 from leptonc.passes.rule import Rule
 
@@ -29,6 +30,7 @@ RULES: tuple[Rule[Any], ...] = (
     *unsqueezes.RULES,
     *casts.RULES,
     *transposes.RULES,
+    *MASK_RULES,
 )
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, TypeVar
 
 import onnx_ir as ir
 
 from leptonc.passes.base import PassStats
-from leptonc.passes.content import digest, head, place
+from leptonc.passes.content import digest, head, made_from, place
 from leptonc.passes.graph import (
     Names,
     annotated_names,
@@ -86,6 +86,8 @@ def _equal_groups(values: list[ir.Value]) -> list[_Group]:
     Looks at ever more of the bytes, and only where everything before was equal.
     """
     groups = _split([values], lambda value: _kind(_tensor(value)))
+    # Computing a weight to compare it takes long: one that is made of others is taken to differ.
+    groups = _split(groups, lambda value: made_from(_tensor(value)))
     found: list[_Group] = []
     for group in groups:
         places = {place(_tensor(value)) for value in group}
@@ -97,8 +99,8 @@ def _equal_groups(values: list[ir.Value]) -> list[_Group]:
     return found
 
 
-def _kind(tensor: ir.TensorProtocol) -> tuple[ir.DataType, tuple[int, ...]]:
-    return tensor.dtype, tuple(int(size) for size in tensor.shape.numpy())
+def _kind(tensor: ir.TensorProtocol) -> tuple[ir.DataType, Sequence[int]]:
+    return tensor.dtype, tensor.shape.numpy()
 
 
 def _tensor(value: ir.Value) -> ir.TensorProtocol:

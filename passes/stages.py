@@ -39,6 +39,8 @@ from leptonc.runtime.errors import UnsupportedError
 # computations takes a round per link that the inference cannot see through.
 _MOST_ROUNDS = 64
 
+CANONICAL = "canonical"
+
 MakePass = Callable[[str, Facts], Pass]
 
 
@@ -57,7 +59,7 @@ class Stage:
 
 STAGES = (
     Stage(
-        "canonical",
+        CANONICAL,
         (
             lambda _, facts: Clean(facts),
             lambda _, facts: Fold(facts=facts),
@@ -135,18 +137,15 @@ class _Work:
         self.version = 0
         self.results: list[PassStats] = []
         self._facts: tuple[int, Facts] | None = None
+        self._moved_sizes = False
+        self._idle: dict[Pass, int] = {}
         self._rounds = 0
 
     def settle(self, stage: Stage) -> None:
         """Run the passes of `stage` until they change nothing."""
         while True:
             before = self.version
-            facts = self._current_facts()
-            passes = [make(self.target, facts) for make in stage.passes]
-            passes += plugin_passes(self.plugins, stage.name, self.target, facts)
-            stats = run_on_valid(self.model, passes)
-            self.version += any(step.changed for step in stats)
-            self.results.extend(stats)
+            stats = self._round(stage)
             if self.version == before:
                 return
             self._rounds += 1
@@ -159,9 +158,37 @@ class _Work:
                     "please report it with the model",
                 )
 
+    def _round(self, stage: Stage) -> tuple[PassStats, ...]:
+        """Run each pass once, but for those that just found nothing to do in this very graph."""
+        facts = self._current_facts()
+        ours = [make(self.target, facts) for make in stage.passes]
+        ours = [step for step in ours if self._idle.get(step) != self.version]
+        passes = [*ours, *plugin_passes(self.plugins, stage.name, self.target, facts)]
+        stats = run_on_valid(self.model, passes)
+        for step, found in zip(passes, stats, strict=True):
+            if found.changed:
+                self.version += 1
+                self._moved_sizes |= stage.name == CANONICAL
+            elif step in ours:
+                self._idle[step] = self.version
+        self.results.extend(stats)
+        return stats
+
     def _current_facts(self) -> Facts:
-        if self._facts is None or self._facts[0] != self.version:
+        """Return the facts of the graph as it is now.
+
+        Rules that fuse carry over what is known of the values they replace. Inference is only
+        needed where they could not, and where sizes became known that were not.
+        """
+        if self._facts is None or self._moved_sizes:
             self._facts = self.version, infer_facts(self.model)
+        elif self._facts[0] != self.version:
+            facts = self._facts[1]
+            self._facts = (
+                self.version,
+                facts if facts.cover(self.model) else infer_facts(self.model),
+            )
+        self._moved_sizes = False
         return self._facts[1]
 
 

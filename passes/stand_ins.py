@@ -24,6 +24,9 @@ _LIKE_FIRST = frozenset(
     }
 )
 
+# Operators whose fourth output, the sum that they normalise, is like the first.
+_SUMMING = frozenset({"SkipLayerNormalization", "SkipSimplifiedLayerNormalization"})
+
 # Operators like the standard one of another name, apart from the attributes named.
 _RENAMED: dict[str, tuple[str, tuple[str, ...]]] = {
     "FusedConv": ("Conv", ("activation", "activation_params")),
@@ -39,18 +42,21 @@ class StandIn:
         operator: Of the standard domain.
         inputs: How many of the inputs it reads at most.
         attributes: Its own, by name.
+        outputs: The outputs of the node that are like the one of the operator.
     """
 
     operator: str
     inputs: int
     attributes: Mapping[str, ir.Attr] = field(default_factory=dict)
+    outputs: tuple[int, ...] = (0,)
 
 
 def stand_in(node: ir.Node) -> StandIn | None:
     """Return a standard operator of the type and shape of `node`, where it needs one."""
     domain, name = node.domain, node.op_type
     if (domain, name) in _LIKE_FIRST:
-        return StandIn("Identity", 1) if has_plain_attributes(node) else None
+        outputs = (0, 3) if name in _SUMMING else (0,)
+        return StandIn("Identity", 1, outputs=outputs) if has_plain_attributes(node) else None
     if domain != "com.microsoft" or not has_plain_attributes(node):
         return None
     if name in _RENAMED:

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import struct
+from collections import defaultdict
 from collections.abc import Hashable
+from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
@@ -20,12 +22,54 @@ from leptonc.passes.operators import is_deterministic
 _LARGEST_TENSOR = 1 << 16
 
 _Key = tuple[Hashable, ...]
-_Seen = dict[_Key, ir.Node]
 
 
 def merge_subexpressions(root: Root) -> int:
     """Rewire the readers of each repeated node; return how many nodes were left without any."""
-    return _merge_in(root.graph, {})
+    return _merge_in(root.graph, _Seen())
+
+
+@dataclass
+class _Seen:
+    """The nodes that run before the one at hand.
+
+    Attributes:
+        alike: By operator and inputs. Most nodes are alone there, and are never looked at closer.
+        exact: Those of `alike` that are not alone, by all that they compute from.
+        keys: Their keys in `exact`.
+    """
+
+    alike: defaultdict[_Key, list[ir.Node]] = field(default_factory=lambda: defaultdict(list))
+    exact: dict[_Key, ir.Node] = field(default_factory=dict)
+    keys: dict[ir.Node, _Key] = field(default_factory=dict)
+
+    def first(self, node: ir.Node, rough: _Key) -> ir.Node | None:
+        """Return a node that computes the same, or remember `node` and return None."""
+        alike = self.alike[rough]
+        if alike:
+            if len(alike) == 1:
+                self._look_closer(alike[0])
+            found = self._look_closer(node)
+            if found is not None:
+                return found
+        alike.append(node)
+        return None
+
+    def forget(self, rough: _Key) -> None:
+        """Forget the node of this key that was remembered last."""
+        key = self.keys.pop(self.alike[rough].pop(), None)
+        if key is not None:
+            del self.exact[key]
+
+    def _look_closer(self, node: ir.Node) -> ir.Node | None:
+        key = _key(node)
+        if key is None:
+            return None
+        first = self.exact.setdefault(key, node)
+        if first is not node:
+            return first
+        self.keys[node] = key
+        return None
 
 
 def _merge_in(graph: ir.Graph, seen: _Seen) -> int:
@@ -34,16 +78,16 @@ def _merge_in(graph: ir.Graph, seen: _Seen) -> int:
     for node in graph:
         for body in subgraphs(node):
             merged += _merge_in(body, seen)
-        key = _key(node)
-        if key is None:
+        if not is_deterministic(node) or node.device_configurations:
             continue
-        first = seen.setdefault(key, node)
-        if first is node:
-            added.append(key)
+        rough = _rough_key(node)
+        first = seen.first(node, rough)
+        if first is None:
+            added.append(rough)
         else:
             merged += _serve(node, first)
-    for key in added:
-        del seen[key]
+    for rough in reversed(added):
+        seen.forget(rough)
     return merged
 
 
@@ -58,9 +102,11 @@ def _serve(node: ir.Node, first: ir.Node) -> int:
     return 1
 
 
+def _rough_key(node: ir.Node) -> _Key:
+    return node.op_type, *[None if value is None else id(value) for value in node.inputs]
+
+
 def _key(node: ir.Node) -> _Key | None:
-    if not is_deterministic(node) or node.device_configurations:
-        return None
     attributes: list[Hashable] = []
     for name in sorted(node.attributes):
         value = _comparable(node.attributes[name])
@@ -68,9 +114,7 @@ def _key(node: ir.Node) -> _Key | None:
             return None
         attributes.append((name, value))
     return (
-        node.domain,
-        node.op_type,
-        tuple(None if value is None else id(value) for value in node.inputs),
+        _rough_key(node),
         tuple(bool(output.name) for output in node.outputs),
         *attributes,
     )

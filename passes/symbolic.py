@@ -15,6 +15,7 @@ import onnx_ir as ir
 from leptonc.passes.graph import graphs
 from leptonc.passes.operators import has_plain_attributes
 from leptonc.passes.sizes import Size, number, symbol
+from leptonc.passes.stand_ins import stand_in
 from leptonc.passes.symbolic_contents import output_content
 from leptonc.passes.symbolic_dims import output_dims
 from leptonc.passes.symbolic_view import Sizes, Symbolic, View, own
@@ -66,9 +67,11 @@ def _follow(
         content = output_content(view)
         if content is not None:
             known.contents[first] = content
+    guise, count = stand_in(node) if node.domain else None, len(node.outputs)
+    alike = () if guise is None else tuple(node.outputs[i] for i in guise.outputs if i < count)
     for output in node.outputs:
         numbers = dims(output)
-        sizes = found if output is first or is_split else None
+        sizes = found if output is first or is_split or output in alike else None
         if is_split and found is not None:
             axis = node.attributes.get_int("axis", 0) % len(found)
             sizes = (*found[:axis], own(output, axis), *found[axis + 1 :])

@@ -25,6 +25,8 @@ _SAME_AS_FIRST = frozenset(
             "BitwiseNot",
             "RotaryEmbedding",
         ),
+        *("FastGelu", "BiasGelu", "QuickGelu"),
+        *("SkipLayerNormalization", "SkipSimplifiedLayerNormalization"),
     }
 )
 

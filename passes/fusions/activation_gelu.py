@@ -27,7 +27,7 @@ from leptonc.passes.rule import ORT_CPU, ORT_CUDA, Rewritten, Rule
 from leptonc.passes.site import Site
 
 _OPSET = 20
-_ANCHORS = ("Mul", "Div", "Add")
+_ANCHORS = ("Mul", "Div", "Add", "Sum")
 _OUTER: Polynomial = {(1, 0): 0.5, (1, 1): 0.5}
 _ERF: Polynomial = {(1, 0): math.sqrt(0.5)}
 _SLOPE = math.sqrt(2 / math.pi)

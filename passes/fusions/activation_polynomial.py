@@ -24,7 +24,7 @@ Polynomial = Mapping[tuple[int, int], float]
 
 _MOST_NODES = 16
 _HIGHEST_POWER = 4
-_JOINING = ("Add", "Sub", "Mul", "Div", "Pow", "Neg", "Cast")
+_JOINING = ("Add", "Sum", "Sub", "Mul", "Div", "Pow", "Neg", "Cast")
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,7 @@ class _Reader:
         if node.op_type == "Div":
             divisor = right.get((0, 0), 0.0)
             return _times(left, {(0, 0): 1 / divisor}) if len(right) == 1 and divisor else None
-        return _plus(left, right, 1.0 if node.op_type == "Add" else -1.0)
+        return _plus(left, right, -1.0 if node.op_type == "Sub" else 1.0)
 
     def _cast(self, node: ir.Node) -> Polynomial | None:
         """Look through a change of precision; a cast to or from an integer computes something."""

@@ -89,7 +89,7 @@ def within(found: Bounds, dtype: ir.DataType | None) -> Bounds | None:
         return None
     limit = float(dtype.max)
     # What is nearer to the largest number than half of its last place is rounded to it.
-    reach = limit * (1 + dtype.eps / 4) if dtype.is_floating_point() else limit
+    reach = limit * (1 + float(dtype.eps) / 4) if dtype.is_floating_point() else limit
     if found.high > reach or found.low < -reach:
         return None
     return replace(found, low=max(found.low, -limit), high=min(found.high, limit))

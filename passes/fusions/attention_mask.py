@@ -204,8 +204,13 @@ def _fitted(site: Site, build: Build, scores: Scores, value: ir.Value, mask: _Si
     numbers = [size.number for size in mask.dims[2:]]
     if None not in numbers:
         return build.op("Expand", [value, build.constant(np.array([1, 1, *numbers], np.int64))])
-    # From the mask where that has them: what is made of it is then the same in each layer.
-    sources = [(value, sizes), *((each, _dims(site, each)) for each in (scores.query, scores.key))]
+    # From the mask or an input where they have them: what is made of it is then the same in each
+    # layer, and no layer keeps its heads for their size alone.
+    graph = site.node.graph
+    inputs = graph.inputs if isinstance(graph, ir.Graph) else ()
+    known = [each for each in inputs if site.facts.symbolic(each)]
+    others = (*known, scores.query, scores.key)
+    sources = [(value, sizes), *((each, _dims(site, each)) for each in others)]
     parts = [build.constant(np.ones(2, np.int64))]
     parts += [_size(build, size, sources) for size in mask.dims[2:]]
     return build.op("Expand", [value, build.op("Concat", parts, {"axis": 0})])

@@ -19,7 +19,7 @@ import onnx_ir as ir
 from leptonc.passes.build import AttributeValue, Build
 from leptonc.passes.fusions.attention_core import Attention, obstacle
 from leptonc.passes.fusions.attention_mask import Mask, build_mask, read_mask
-from leptonc.passes.fusions.attention_padding import read_padding
+from leptonc.passes.fusions.attention_padding import half_obstacle, read_padding
 from leptonc.passes.fusions.attention_projection import pack, read_outside, read_projections
 from leptonc.passes.fusions.attention_standard import (
     Operator,
@@ -56,8 +56,9 @@ def _check(site: Site, found: Attention) -> str | None:
     mask = read_mask(site, found)
     if isinstance(mask, str):
         return mask
-    if not found.guarded or not mask.terms:
-        return None
+    reason = half_obstacle(site, mask, found.dtype)
+    if reason is not None or not found.guarded or not mask.terms:
+        return reason
     if mask.bounds is None or mask.bounds.empty_rows:
         return "the mask might have a row of nothing but -inf, which is guarded"
     return None
@@ -109,7 +110,7 @@ def _check_projected(site: Site, found: Attention) -> str | None:
     if found.value.factor != 1.0:
         return "the values are scaled"
     # That they are projections of one input says that queries and keys have as many rows.
-    return _check(site, found) or read_outside(site, parts)
+    return _check(site, found) or read_outside(site, found, parts)
 
 
 def _whole(site: Site, found: Attention, build: Build) -> Rewritten:

@@ -3,6 +3,10 @@
     Where(keep, 0, fill)        keep [batch, 1, 1, columns] from [batch, columns]
 
 `keep` may be joined by And to what is true everywhere, and be expanded.
+
+In float16 no number is so low that a score is lost beside it in float32, in which operators for
+attention add: a row without any key would then weigh its keys by their scores, and not alike. Only
+an example of nothing but padding has such a row where the mask tells padding apart and no more.
 """
 
 from __future__ import annotations
@@ -17,6 +21,9 @@ from leptonc.passes.fusions.attention_scores import Choice, Term
 from leptonc.passes.fusions.expands import all_true
 from leptonc.passes.site import Site, commuted
 from leptonc.passes.sizes import ONE
+
+# A finite number below this in a mask means that keys are left out.
+_LEAVES_OUT = -1e3
 
 # Nobody wraps a condition more often.
 _MOST_STEPS = 16
@@ -48,6 +55,15 @@ def read_padding(site: Site, mask: Mask) -> Padding | None:
     if site.facts.symbolic(keep) != (mask.dims[0], mask.dims[3]):
         return None
     return Padding(keep, chosen.fill)
+
+
+def half_obstacle(site: Site, mask: Mask, dtype: ir.DataType) -> str | None:
+    """Return why float16 scores cannot be masked in float32, or None."""
+    if dtype != ir.DataType.FLOAT16 or not mask.terms or read_padding(site, mask) is not None:
+        return None
+    if mask.bounds is not None and mask.bounds.low > _LEAVES_OUT:
+        return None
+    return "the mask might have a row without any key, which depends on rounding in float16"
 
 
 def _chosen(site: Site, term: Term) -> Padding | None:

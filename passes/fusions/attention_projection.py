@@ -24,6 +24,9 @@ from leptonc.passes.fusions.linear_read import Linear, known_tensor, read_linear
 from leptonc.passes.operators import has_plain_attributes
 from leptonc.passes.site import Site
 
+# Between a projection and the products there are fewer nodes.
+_MOST_STEPS = 8
+
 Array = np.ndarray[Any, Any]
 
 
@@ -87,25 +90,42 @@ def _ends(site: Site, node: ir.Node) -> list[int] | None:
     return [0, *accumulate(known)] if len(known) == len(widths) else None
 
 
-def read_outside(site: Site, parts: Sequence[Projection]) -> str | None:
-    """Return who else reads the projections or their weights, or None.
+def read_outside(site: Site, found: Attention, parts: Sequence[Projection]) -> str | None:
+    """Return who else reads the projections of `found` or their weights, or None.
 
     They would then be computed, or stored, twice.
     """
     inside = {node for part in parts for node in part.nodes}
-    for part in parts:
+    for part, heads in zip(parts, (found.query, found.key, found.value), strict=True):
         for node in part.nodes[:-1]:
             reason = site.read_elsewhere(node.outputs[0], inside)
             if reason is not None:
                 return reason
-        weights = [part.layer.weight, part.layer.bias]
-        for weight in weights:
-            tensor = None if weight is None else known_tensor(weight)
-            if weight is None or tensor is None or len(tensor.shape) < 2:
-                continue
-            reason = site.read_elsewhere(weight, inside)
-            if reason is not None:
-                return f"the weight would be stored twice: {reason}"
+        reason = None if heads.flat is None else _read_apart(site, heads.flat, found.nodes)
+        if reason is not None:
+            return f"the projection would be computed twice: {reason}"
+        reason = site.read_elsewhere(part.layer.weight, inside)
+        if reason is not None:
+            return f"the weight would be stored twice: {reason}"
+    return None
+
+
+def _read_apart(
+    site: Site, value: ir.Value, nodes: tuple[ir.Node, ...], steps: int = _MOST_STEPS
+) -> str | None:
+    """Return who reads `value` other than through the heads of the attention, or None."""
+    if value.is_graph_output():
+        return f"{value.name!r} is an output of the graph"
+    for use in value.uses():
+        node = use.node
+        if node in nodes:
+            continue
+        layout = site.producer(node.outputs[0], "Reshape", "Transpose", "Mul", "Div")
+        if layout is not node or steps == 0:
+            return site.read_elsewhere(value, nodes)
+        reason = _read_apart(site, node.outputs[0], nodes, steps - 1)
+        if reason is not None:
+            return reason
     return None
 
 

@@ -22,6 +22,7 @@ from leptonc.passes.build import AttributeValue, Build
 from leptonc.passes.fusions.attention_core import Attention, obstacle, read_attention
 from leptonc.passes.fusions.attention_heads import Heads, without_past
 from leptonc.passes.fusions.attention_mask import Mask, build_mask, may_be_lowest, read_mask
+from leptonc.passes.fusions.attention_padding import half_obstacle
 from leptonc.passes.rule import GENERIC, ORT_CPU, ORT_CUDA, Rewritten, Rule
 from leptonc.passes.site import Site
 
@@ -57,7 +58,9 @@ def check(site: Site, found: Attention) -> str | None:
     if reason is not None:
         return reason
     mask = read_mask(site, found)
-    return mask if isinstance(mask, str) else _unlike_rows(found, mask)
+    if isinstance(mask, str):
+        return mask
+    return _unlike_rows(found, mask) or half_obstacle(site, mask, found.dtype)
 
 
 def _unlike_rows(found: Attention, mask: Mask) -> str | None:

@@ -6,7 +6,8 @@
 For W1 of shape [K, M] and W2 of [M, N] one row costs K*M + M*N products before and K*N after,
 and the weights take as many numbers: the first rule is for K*N <= K*M + M*N only, so
 not for the two thin matrices of a low-rank update, where the second rule still joins the
-biases. The products of weights are summed in float64.
+biases. The products of weights are summed in float64; those that would take minutes are not
+made.
 
 Weights in half precision are left alone: the product of two would be rounded once more.
 """
@@ -36,6 +37,9 @@ from leptonc.passes.fusions.linear_read import (
 from leptonc.passes.rule import Rewritten, Rule
 from leptonc.passes.site import Site, commuted
 
+# Multiplications that the product of two weights may take: some seconds of one core.
+_MOST_PRODUCTS = 1 << 34
+
 
 @dataclass(frozen=True)
 class Chain:
@@ -61,6 +65,8 @@ def _chain_check(site: Site, match: Chain) -> str | None:
     (k, m), n = first.sizes, second.sizes[1]
     if k * n > m * (k + n):
         return f"one product of {k} by {n} costs more than {k} by {m} and {m} by {n}"
+    if k * m * n > _MOST_PRODUCTS:
+        return f"the product of weights of {k} by {m} and {m} by {n} would take too long"
     reason = site.read_elsewhere(first.output, second.nodes)
     return reason or read_outside(site, first) or read_outside(site, second)
 

@@ -28,7 +28,6 @@ import numpy as np
 import onnx_ir as ir
 
 from leptonc.passes.build import Build
-from leptonc.passes.facts import Dims
 from leptonc.passes.fusions.linear_read import (
     OPSET,
     Linear,
@@ -36,6 +35,7 @@ from leptonc.passes.fusions.linear_read import (
     read_linear,
     stored_twice,
 )
+from leptonc.passes.onnx_inference import Dims
 from leptonc.passes.rule import Rewritten, Rule
 from leptonc.passes.site import Site
 

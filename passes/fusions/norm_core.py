@@ -28,9 +28,9 @@ import numpy as np
 import onnx_ir as ir
 
 from leptonc.passes.build import Build
-from leptonc.passes.facts import Dims
 from leptonc.passes.fusions.norm_parts import Nodes, centred, deviation, uncast
 from leptonc.passes.fusions.scalars import read_outside
+from leptonc.passes.onnx_inference import Dims
 from leptonc.passes.rule import GENERIC, ORT_CPU, ORT_CUDA, Rewritten, Rule
 from leptonc.passes.site import Site, commuted
 

@@ -134,8 +134,8 @@ def _grouped_check(site: Site, match: Grouped) -> str | None:
         return "the shape is not known to be that of the input again"
     if parts is None or parts[0] != whole[0]:
         return "the groups are not known to stay within a sample"
-    channels, groups = (whole[1].number, parts[1].number) if len(whole) > 2 else (None, None)
-    if not channels or not groups or channels % groups:
+    sizes = _channels_and_groups(site, match)
+    if sizes is None or sizes[0] % sizes[1]:
         return "the channels are not known to divide into the groups"
     if facts.dtype(match.source) not in FLOATS:
         return "the element type is not float32 or float16"
@@ -145,25 +145,28 @@ def _grouped_check(site: Site, match: Grouped) -> str | None:
     return read_outside(site, (norm, match.split))
 
 
+def _channels_and_groups(site: Site, match: Grouped) -> tuple[int, int] | None:
+    """Return C and G, when they are known and not 0."""
+    whole = site.facts.symbolic(match.source)
+    parts = site.facts.symbolic(match.split.outputs[0])
+    if whole is None or parts is None or len(whole) < 3 or len(parts) < 2:
+        return None
+    channels, groups = whole[1].number, parts[1].number
+    return (channels, groups) if channels and groups else None
+
+
 def _group(site: Site, match: Grouped, build: Build) -> Rewritten:
-    out, facts = site.node.outputs[0], site.facts
-    dims, parts, dtype = (
-        facts.dims(match.source),
-        facts.dims(match.split.outputs[0]),
-        facts.dtype(match.source),
-    )
-    assert dims is not None
-    assert parts is not None
+    sizes, dtype = _channels_and_groups(site, match), site.facts.dtype(match.source)
+    assert sizes is not None
     assert dtype is not None
+    channels, groups = sizes
     fills: tuple[Callable[..., np.ndarray], ...] = (np.ones, np.zeros)
-    weights = [build.constant(fill(dims[1], FLOATS[dtype]), "norm_weight") for fill in fills]
-    attributes = {
-        "num_groups": parts[1] or 1,
-        "epsilon": match.norm.attributes.get_float("epsilon", 1e-5),
-    }
+    weights = [build.constant(fill(channels, FLOATS[dtype]), "norm_weight") for fill in fills]
+    epsilon = match.norm.attributes.get_float("epsilon", 1e-5)
     inputs = [match.source, *weights]
+    attributes = {"num_groups": groups, "epsilon": epsilon}
     made = build.op("GroupNormalization", inputs, attributes, like=match.source)
-    return {out: made}
+    return {site.node.outputs[0]: made}
 
 
 RULES = (

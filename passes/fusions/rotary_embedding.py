@@ -42,15 +42,13 @@ def _by_turn(site: Site) -> Rotation | None:
         other = site.producer(plain, "Mul")
         if product is None or other is None:
             continue
-        for candidate, sin in commuted(product):
-            turn = find_turn(site, candidate)
-            if turn is None:
-                continue
-            for source, cos in commuted(other):
-                if source is turn.source:
-                    heads = find_heads(site, source, cos, sin)
+        for x, cos in commuted(other):
+            for candidate, sin in commuted(product):
+                turn = find_turn(site, candidate, x)
+                if turn is not None:
+                    heads = find_heads(site, x, cos, sin)
                     nodes = (*turn.nodes, product, other)
-                    return Rotation(source, turn.pairs, cos, sin, True, heads, nodes)
+                    return Rotation(x, turn.pairs, cos, sin, True, heads, nodes)
     return None
 
 

@@ -6,13 +6,12 @@ instead of made again.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
-import numpy as np
 import onnx_ir as ir
 
-from leptonc.passes.build import AttributeValue, Build
-from leptonc.passes.constants import constant_ints
+from leptonc.passes.build import Build
+from leptonc.passes.fusions.once import Attributes, Operand, ints, once
 from leptonc.passes.fusions.rotary_layout import Heads
 from leptonc.passes.fusions.rotary_tables import Sizes, Table, cut_columns
 from leptonc.passes.rule import GENERIC, ORT_CPU, ORT_CUDA
@@ -29,11 +28,6 @@ TYPES = {
     ORT_CPU: _PLAIN,
     ORT_CUDA: _PLAIN | {ir.DataType.BFLOAT16},
 }
-
-Attributes = Mapping[str, AttributeValue]
-
-# An input of a node: a value, or the integers of a constant.
-Operand = ir.Value | tuple[int, ...] | None
 
 
 def embed(
@@ -79,11 +73,6 @@ def rotate(
     return build.op("RotaryEmbedding", inputs, attributes, domain=MICROSOFT, like=like)
 
 
-def ints(build: Build, *values: int) -> ir.Value:
-    """Make a constant vector."""
-    return build.constant(np.array(values, dtype=np.int64), "shape")
-
-
 def _table(
     site: Site, build: Build, x: ir.Value, table: Table, heads: Heads, *, own: bool
 ) -> ir.Value:
@@ -95,7 +84,7 @@ def _table(
     value = _relabelled(site, build, value, table.dims[:-1], wanted)
     if own or batch == heads.dims[0]:
         return value
-    return _once(site, build, "Expand", [value, _batches(site, build, x, heads.dims[0])])
+    return once(site, build, "Expand", [value, _batches(site, build, x, heads.dims[0])])
 
 
 def _half(site: Site, build: Build, table: Table) -> ir.Value:
@@ -114,7 +103,7 @@ def _half(site: Site, build: Build, table: Table) -> ir.Value:
     for node, place in table.steps:
         inputs = [*node.inputs[:place], value, *node.inputs[place + 1 :]]
         attributes = {name: attribute.value for name, attribute in node.attributes.items()}
-        value = _once(site, build, node.op_type, inputs, attributes, place=place)
+        value = once(site, build, node.op_type, inputs, attributes, place=place)
     return value
 
 
@@ -125,8 +114,8 @@ def _relabelled(site: Site, build: Build, value: ir.Value, lead: Sizes, wanted: 
     gone = tuple(axis for axis, size in enumerate(lead) if size == ONE)
     new = tuple(axis for axis, size in enumerate(wanted) if size == ONE)
     if gone:
-        value = _once(site, build, "Squeeze", [value, gone])
-    return _once(site, build, "Unsqueeze", [value, new]) if new else value
+        value = once(site, build, "Squeeze", [value, gone])
+    return once(site, build, "Unsqueeze", [value, new]) if new else value
 
 
 def _batches(site: Site, build: Build, x: ir.Value, batch: Size) -> Operand:
@@ -139,50 +128,6 @@ def _batches(site: Site, build: Build, x: ir.Value, batch: Size) -> Operand:
         dims = site.facts.symbolic(value) or ()
         if batch in dims:
             axis = dims.index(batch)
-            size = _once(site, build, "Shape", [value], {"start": axis, "end": axis + 1})
-            return _once(site, build, "Concat", [size, (1, 1)], {"axis": 0})
+            size = once(site, build, "Shape", [value], {"start": axis, "end": axis + 1})
+            return once(site, build, "Concat", [size, (1, 1)], {"axis": 0})
     raise AssertionError("x has its own batch")
-
-
-def _once(
-    site: Site,
-    build: Build,
-    op_type: str,
-    operands: Sequence[Operand],
-    attributes: Attributes | None = None,
-    *,
-    place: int = 0,
-) -> ir.Value:
-    """Return what a node of the same graph computes already, or make it.
-
-    The node may come later in the graph: the rewriter restores the order.
-    """
-    running = operands[place]
-    assert isinstance(running, ir.Value)
-    for use in running.uses():
-        node = use.node
-        known = node.graph is site.node.graph or node in build.nodes
-        if not known or node.op_type != op_type or node.domain:
-            continue
-        if len(node.outputs) == 1 and _same(node, operands, attributes or {}, build):
-            return node.outputs[0]
-    inputs = [ints(build, *item) if isinstance(item, tuple) else item for item in operands]
-    return build.op(op_type, inputs, attributes)
-
-
-def _same(node: ir.Node, operands: Sequence[Operand], attributes: Attributes, build: Build) -> bool:
-    found = {name: attribute.value for name, attribute in node.attributes.items()}
-    if found != dict(attributes) or len(node.inputs) != len(operands):
-        return False
-    for value, wanted in zip(node.inputs, operands, strict=True):
-        equal = _holds(value, wanted, build) if isinstance(wanted, tuple) else value is wanted
-        if not equal:
-            return False
-    return True
-
-
-def _holds(value: ir.Value | None, wanted: tuple[int, ...], build: Build) -> bool:
-    """Whether `value` is a constant of these integers, of the graph or just made."""
-    if value is not None and value in build.weights and value.const_value is not None:
-        return tuple(value.const_value.numpy().reshape(-1).tolist()) == wanted
-    return constant_ints(value) == wanted

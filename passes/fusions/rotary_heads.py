@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from leptonc.passes.build import Build
-from leptonc.passes.fusions.rotary_emit import ints
+from leptonc.passes.fusions.once import ints
 from leptonc.passes.fusions.rotary_read import OPERATORS, Rotary, read_rotary
 from leptonc.passes.rule import GENERIC, ORT_CPU, ORT_CUDA, Rewritten, Rule
 from leptonc.passes.site import Site

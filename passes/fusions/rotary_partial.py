@@ -4,7 +4,7 @@ With R of the D columns rotated:
 
     Concat(RotaryEmbedding(x[..., :R]), x[..., R:])  ->  RotaryEmbedding(x, rotary_embedding_dim=R)
 
-x is [B, N, S, D]; or [B, S, N, D], of which [B, S, N*R] was rotated, and [B, S, N*D] is then.
+x may be a part of the columns itself, and is sliced off then. It is [B, N, S, D]; or [B, S, N, D], of which [B, S, N*R] was rotated, and [B, S, N*D] is then.
 Moves and copies only: every output keeps its bits.
 """
 
@@ -16,8 +16,8 @@ import onnx_ir as ir
 
 from leptonc.passes.build import Build
 from leptonc.passes.constants import constant_ints
-from leptonc.passes.fusions.rotary_emit import ints
-from leptonc.passes.fusions.rotary_parts import last_axis, part_of
+from leptonc.passes.fusions.once import ints
+from leptonc.passes.fusions.rotary_parts import common_parts, last_axis, parts
 from leptonc.passes.fusions.rotary_read import Rotary, read_rotary
 from leptonc.passes.fusions.rotary_tables import Sizes
 from leptonc.passes.rule import GENERIC, ORT_CPU, ORT_CUDA, Rewritten, Rule
@@ -31,17 +31,17 @@ class Partial:
 
     Attributes:
         rotary: The rotation.
-        source: All columns.
+        source: What holds all columns.
+        window: Where they are in the last axis of `source`.
         width: How many are rotated.
-        length: How many there are.
         rows: The heads are rotated as `[B, S, N*R]`: three axes.
         between: Values between the rotation and the Concat.
     """
 
     rotary: Rotary
     source: ir.Value
+    window: range
     width: int
-    length: int
     rows: bool
     between: tuple[ir.Value, ...]
 
@@ -50,8 +50,8 @@ def _partial(site: Site) -> Partial | None:
     out = site.node.outputs[0]
     if len(site.node.inputs) != 2 or not last_axis(site, site.node, out):
         return None
-    head, tail = site.input(0), part_of(site, site.input(1))
-    if head is None or tail is None or site.facts.rank(out) != 4:
+    head = site.input(0)
+    if head is None or site.facts.rank(out) != 4:
         return None
     reshape = site.producer(head, "Reshape")
     rotary = read_rotary(site, head if reshape is None else reshape.inputs[0])
@@ -60,15 +60,17 @@ def _partial(site: Site) -> Partial | None:
     before = site.producer(rotary.x, "Reshape") if reshape is not None else None
     if reshape is not None and before is None:
         return None
-    front = part_of(site, rotary.x if before is None else before.inputs[0])
-    if front is None or front.source is not tail.source:
-        return None
     between = (head,) if reshape is None else (head, rotary.node.outputs[0])
-    width = len(front.positions)
-    rows = reshape is not None
-    if front.positions != range(width) or tail.positions != range(width, tail.length):
-        return None
-    return Partial(rotary, tail.source, width, tail.length, rows, between)
+    rotated = rotary.x if before is None else before.inputs[0]
+    for front, tail in common_parts(parts(site, rotated), parts(site, site.input(1))):
+        one, other = front.positions, tail.positions
+        # TorchScript splits off the columns behind the rotated ones even where there are none.
+        beside = not other or (one.stop == other.start and one.step == other.step == 1)
+        if one.step == 1 and beside:
+            window = range(one.start, one.stop + len(other))
+            rows = reshape is not None
+            return Partial(rotary, front.source, window, len(one), rows, between)
+    return None
 
 
 def _check(site: Site, match: Partial) -> str | None:
@@ -110,18 +112,20 @@ def _rewrite(site: Site, match: Partial, build: Build) -> Rewritten:
     out = site.node.outputs[0]
     dims = site.facts.symbolic(match.source)
     assert dims is not None
+    length, x = len(match.window), match.source
+    if dims[-1] != number(length):
+        bounds = [ints(build, edge) for edge in (match.window.start, match.window.stop, -1)]
+        x = build.op("Slice", [x, *bounds], like=out)
+    width = match.width if match.width < length else 0
     if not match.rows:
         heads = (dims[1].number or 0) if match.rotary.own else 0
-        return {
-            out: match.rotary.again(
-                build, match.source, out, rotary_embedding_dim=match.width, num_heads=heads
-            )
-        }
+        turned = match.rotary.again(build, x, out, rotary_embedding_dim=width, num_heads=heads)
+        return {out: turned}
     count = dims[2].number
     assert count is not None
-    x = build.op("Reshape", [match.source, ints(build, 0, 0, count * match.length)])
-    turned = match.rotary.again(build, x, None, rotary_embedding_dim=match.width)
-    return {out: build.op("Reshape", [turned, ints(build, 0, 0, count, match.length)], like=out)}
+    rows = build.op("Reshape", [x, ints(build, 0, 0, count * length)])
+    turned = match.rotary.again(build, rows, None, rotary_embedding_dim=width)
+    return {out: build.op("Reshape", [turned, ints(build, 0, 0, count, length)], like=out)}
 
 
 RULES = (

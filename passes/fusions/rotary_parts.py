@@ -36,10 +36,38 @@ def last_axis(site: Site, node: ir.Node, value: ir.Value) -> bool:
     return axis is not None and (axis == -1 or (rank is not None and axis == rank - 1))
 
 
-def part_of(site: Site, value: ir.Value | None) -> Part | None:
+def parts(site: Site, value: ir.Value | None) -> list[Part]:
+    """Return what `value` is a part of: itself, then what that is a part of, and so on."""
+    dims = site.facts.dims(value)
+    if value is None or not dims or dims[-1] is None:
+        return []
+    found = [Part(value, range(dims[-1]), dims[-1])]
+    outer = _part_of(site, value)
+    while outer is not None:
+        inner = found[-1].positions
+        found.append(Part(outer.source, _picked(outer.positions, inner), outer.length))
+        outer = _part_of(site, outer.source)
+    return found
+
+
+def _picked(outer: range, inner: range) -> range:
+    return outer[inner.start : inner.stop : inner.step]
+
+
+def common_parts(*chains: list[Part]) -> list[tuple[Part, ...]]:
+    """Return one part of each chain for every source that all have, the nearest first."""
+    found = []
+    for part in chains[0]:
+        others = [[one for one in chain if one.source is part.source] for chain in chains[1:]]
+        if all(others):
+            found.append((part, *(one[0] for one in others)))
+    return found
+
+
+def _part_of(site: Site, value: ir.Value) -> Part | None:
     """Return which part of the last axis of another value `value` is, or None."""
-    node = None if value is None else value.producer()
-    if value is None or node is None or node.domain or node.graph is not site.node.graph:
+    node = value.producer()
+    if node is None or node.domain or node.graph is not site.node.graph:
         return None
     if not has_plain_attributes(node) or not node.inputs or node.inputs[0] is None:
         return None

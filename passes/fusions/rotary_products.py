@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from leptonc.passes.fusions.rotary_layout import Heads, find_heads
-from leptonc.passes.fusions.rotary_parts import Part, last_axis, part_of
-from leptonc.passes.fusions.rotary_turns import added_column
+from leptonc.passes.fusions.rotary_parts import common_parts, last_axis, parts
+from leptonc.passes.fusions.rotary_turns import added_column, is_split
 from leptonc.passes.site import Site, commuted
 from leptonc.passes.sizes import number
 
@@ -96,7 +96,7 @@ def _rotation(
             sums = [set(plus.left), set(plus.right)]
             if sums not in (wanted, wanted[::-1]):
                 continue
-            source = _source(part_of(site, a), part_of(site, b), pairs=pairs)
+            source = _source(site, a, b, pairs=pairs)
             if source is None:
                 continue
             half = number((site.facts.dims(source) or (0,))[-1] or 0).over(number(2))
@@ -118,12 +118,9 @@ def _factors(site: Site, value: ir.Value | None, op_type: str) -> _Factors | Non
     return _Factors(pairs[0], pairs[1], (*known, node))
 
 
-def _source(a: Part | None, b: Part | None, *, pairs: bool) -> ir.Value | None:
+def _source(site: Site, a: ir.Value, b: ir.Value, *, pairs: bool) -> ir.Value | None:
     """Return what `a` and `b` are the first and the second columns of."""
-    if a is None or b is None or a.source is not b.source or a.length % 2 or not a.length:
-        return None
-    half, length = a.length // 2, a.length
-    first, second = range(half), range(half, length)
-    if pairs:
-        first, second = range(0, length, 2), range(1, length, 2)
-    return a.source if a.positions == first and b.positions == second else None
+    for one, _ in common_parts(parts(site, a), parts(site, b)):
+        if is_split(site, one.source, a, b, pairs=pairs):
+            return one.source
+    return None

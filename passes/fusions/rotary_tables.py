@@ -154,8 +154,13 @@ def _scaled(site: Site, node: ir.Node, pairs: bool) -> Table | None:
     """Read arithmetic with a constant of one element."""
     for place in (0, 1):
         other = site.tensor(node.inputs[1 - place])
-        if other is not None and other.size == 1 and len(other.shape) <= 1:
-            return _applied(site, node, place, pairs)
+        if other is None or other.size != 1 or len(other.shape) > 1:
+            continue
+        value = node.inputs[place]
+        neutral = node.op_type == "Mul" or (node.op_type == "Div" and place == 0)
+        if neutral and value is not None and site.scalar(node.inputs[1 - place]) == 1:
+            return find_table(site, value, pairs=pairs)
+        return _applied(site, node, place, pairs)
     return None
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from leptonc.passes.constants import constant_ints
-from leptonc.passes.fusions.rotary_parts import Part, last_axis, part_of
+from leptonc.passes.fusions.rotary_parts import common_parts, last_axis, parts
 from leptonc.passes.site import Site, commuted
 
 
@@ -23,22 +23,20 @@ class Turn:
     """A quarter turn.
 
     Attributes:
-        source: What is turned.
         pairs: Neighbours are turned; otherwise columns half the width apart.
         nodes: Those that make the turn, apart from the slices.
     """
 
-    source: ir.Value
     pairs: bool
     nodes: tuple[ir.Node, ...]
 
 
-def find_turn(site: Site, value: ir.Value) -> Turn | None:
-    """Return what `value` is the quarter turn of, or None."""
-    return _halves(site, value) or _pairs(site, value)
+def find_turn(site: Site, value: ir.Value, x: ir.Value) -> Turn | None:
+    """Return how `value` is the quarter turn of `x`, or None."""
+    return _halves(site, value, x) or _pairs(site, value, x)
 
 
-def _halves(site: Site, value: ir.Value) -> Turn | None:
+def _halves(site: Site, value: ir.Value, x: ir.Value) -> Turn | None:
     concat = site.producer(value, "Concat")
     if concat is None or len(concat.inputs) != 2 or not last_axis(site, concat, value):
         return None
@@ -46,42 +44,48 @@ def _halves(site: Site, value: ir.Value) -> Turn | None:
     if negation is None:
         return None
     node, negative = negation
-    high, low = part_of(site, negative), part_of(site, concat.inputs[1])
-    if high is None or low is None or low.length % 2:
-        return None
-    half = low.length // 2
-    if not _fits(low, high, range(half), range(half, low.length)):
-        return None
-    return Turn(low.source, False, (node, concat))
+    same = is_split(site, x, concat.inputs[1], negative, pairs=False)
+    return Turn(False, (node, concat)) if same else None
 
 
-def _pairs(site: Site, value: ir.Value) -> Turn | None:
+def _pairs(site: Site, value: ir.Value, x: ir.Value) -> Turn | None:
     reshape = site.producer(value, "Reshape")
     concat = None if reshape is None else site.producer(reshape.inputs[0], "Concat")
     if reshape is None or concat is None or len(concat.inputs) != 2:
         return None
     if not last_axis(site, concat, concat.outputs[0]):
         return None
-    thin = [added_column(site, column) for column in concat.inputs]
-    negation = None if thin[0] is None else _negated(site, thin[0].inputs[0])
-    if thin[0] is None or thin[1] is None or negation is None:
+    odd, even = (added_column(site, column) for column in concat.inputs)
+    negation = None if odd is None else _negated(site, odd.inputs[0])
+    if odd is None or even is None or negation is None:
         return None
     node, negative = negation
-    odd, even = part_of(site, negative), part_of(site, thin[1].inputs[0])
-    if odd is None or even is None or even.length % 2:
-        return None
-    length = even.length
-    if not _fits(even, odd, range(0, length, 2), range(1, length, 2)):
-        return None
-    dims = site.facts.symbolic(even.source)
+    dims = site.facts.symbolic(x)
     if dims is None or dims != site.facts.symbolic(value):
         return None
-    return Turn(even.source, True, (node, thin[0], thin[1], concat, reshape))
+    if not is_split(site, x, even.inputs[0], negative, pairs=True):
+        return None
+    return Turn(True, (node, odd, even, concat, reshape))
 
 
-def _fits(one: Part, other: Part, positions: range, others: range) -> bool:
-    same = one.source is other.source and len(positions) > 0
-    return same and one.positions == positions and other.positions == others
+def is_split(
+    site: Site, x: ir.Value, first: ir.Value | None, second: ir.Value | None, *, pairs: bool
+) -> bool:
+    """Whether `first` and `second` are the first and the second columns of the pairs of `x`."""
+    chains = [parts(site, value) for value in (x, first, second)]
+    for whole, one, other in common_parts(*chains):
+        half = len(whole.positions) // 2
+        if not half or len(whole.positions) % 2:
+            return False
+        columns = (
+            (slice(0, None, 2), slice(1, None, 2)) if pairs else (slice(half), slice(half, None))
+        )
+        if (
+            one.positions == whole.positions[columns[0]]
+            and other.positions == whole.positions[columns[1]]
+        ):
+            return True
+    return False
 
 
 def added_column(site: Site, value: ir.Value | None) -> ir.Node | None:

@@ -246,3 +246,22 @@ def test_an_input_with_a_default_becomes_a_constant(tmp_path: Path) -> None:
     payload = payload_of(model, tmp_path)
     assert [value.name for value in payload.model().graph.inputs] == ["x"]
     assert len(model.graph.inputs) == 2
+
+
+PADDED_POOL = """
+<ir_version: 10, opset_import: ["" : 20]>
+pool (float[1, 1, 4, 4] x) => (float[1, 1, 2, 2] y)
+<int64[8] pads = {0, 0, 1, 1, 0, 0, 1, 1}>
+{
+  padded = Pad(x, pads)
+  y = MaxPool<kernel_shape = [3, 3], strides = [2, 2]>(padded)
+}
+"""
+
+
+def test_zeros_before_a_pooling_stay_zeros(tmp_path: Path) -> None:
+    sides = [spec("x", "float32", 1, 1, 4, 4)], [spec("y", "float32", 1, 1, 2, 2)]
+    path = build(tmp_path / "pool.lepton", parse(PADDED_POOL), *sides, tmp_path / "work")
+    with load(path) as session:
+        found = session(x=np.full((1, 1, 4, 4), -1, dtype=np.float32))["y"]
+    assert found.flatten().tolist() == [0, 0, 0, -1]

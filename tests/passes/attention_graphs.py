@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 from hypothesis import strategies as st
-from surroundings import Pattern
+from onnx import helper, numpy_helper
+from surroundings import Pattern, Surrounded, clone, with_output_types
 
 from leptonc.passes.base import PassStats
 from leptonc.passes.fuse_attention import FuseAttention
@@ -21,10 +23,32 @@ LOWEST = float(np.finfo(np.float32).min)
 
 MASKS = ("none", "added", "lowest", "infinite", "chosen", "two", "input", "flat", "padding")
 
+SOURCES = ("flat", "whole", "projected", "packed", "scaled", "gathered", "unbound")
+
 
 def fuse(target: str) -> Callable[[ir.Model], PassStats]:
     """Return the pass for `target`, as a rewrite."""
     return lambda model: FuseAttention(target).run(model)
+
+
+def still(pattern: Pattern, *, opset: int = 20) -> Surrounded:
+    """Return the model of `pattern` alone, with all sizes declared."""
+    inputs = [
+        helper.make_tensor_value_info(
+            name, helper.np_dtype_to_tensor_dtype(array.dtype), array.shape
+        )
+        for name, array in pattern.inputs.items()
+    ]
+    graph = helper.make_graph(
+        [clone(node) for node in pattern.nodes],
+        "still",
+        inputs,
+        [onnx.ValueInfoProto(name=name) for name in pattern.outputs],
+        [numpy_helper.from_array(array, name) for name, array in pattern.weights.items()],
+    )
+    opsets = [helper.make_opsetid("", opset), helper.make_opsetid("com.microsoft", 1)]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=10)
+    return Surrounded(with_output_types(model, pattern.inputs), pattern.inputs)
 
 
 @dataclass
@@ -61,9 +85,9 @@ class Form:
 
 def draw_form(draw: Draw) -> Form:
     """Draw how an attention is written."""
-    source = draw(st.sampled_from(["flat", "whole", "projected", "packed", "scaled"]))
-    same = source in ("projected", "packed")
-    shared = 1 if source == "packed" else draw(st.sampled_from([1, 1, 2, 4]))
+    source = draw(st.sampled_from(SOURCES))
+    same = source in ("projected", "packed", "gathered", "unbound")
+    shared = 1 if same and source != "projected" else draw(st.sampled_from([1, 1, 2, 4]))
     rows = draw(st.integers(1, 4))
     past = draw(st.sampled_from([0, 0, 2]))
     width = draw(st.sampled_from([4, 8]))
@@ -73,7 +97,7 @@ def draw_form(draw: Draw) -> Form:
         rows=rows,
         columns=rows if same else draw(st.integers(1, 5)),
         width=width,
-        value_width=width if source == "packed" else draw(st.sampled_from([width, 8])),
+        value_width=width if same and source != "projected" else draw(st.sampled_from([width, 8])),
         past=past,
     )
     return Form(
@@ -106,11 +130,11 @@ class _Writer:
         pattern, sizes = self.pattern, self.sizes
         query, key, value = self._sources()
         query = self._heads(query, sizes.heads, sizes.width)
-        key, new_key = self._stored(key, sizes.width)
-        value, new_value = self._stored(value, sizes.value_width)
         if self.form.scale in ("query", "both"):
             query = pattern.add("Mul", query, self._number(0.5))
+        key, new_key = self._stored(key, sizes.width)
         key = self._turned(key)
+        value, new_value = self._stored(value, sizes.value_width)
         if self.form.scale == "both":
             key = pattern.add("Mul", self._number(0.5), key)
         scores = pattern.add("MatMul", query, key)
@@ -169,10 +193,13 @@ class _Writer:
             ]
             return given[0], given[1], given[2]
         x = pattern.input(self._normal(sizes.batch, sizes.rows, 6))
-        if self.form.source == "packed":
+        if self.form.source in ("packed", "gathered", "unbound"):
             product = pattern.add("MatMul", x, pattern.weight(self._normal(6, sum(widths))))
             layer = pattern.add("Add", product, pattern.weight(self._normal(sum(widths))))
-            parts = pattern.add("Split", layer, self._ints(*widths), outputs=3, axis=-1)
+            if self.form.source == "packed":
+                parts = pattern.add("Split", layer, self._ints(*widths), outputs=3, axis=-1)
+            else:
+                parts = self._thirds(layer)
             return parts[0], parts[1], parts[2]
         layers = [
             pattern.add("MatMul", x, pattern.weight(self._normal(6, width))) for width in widths
@@ -180,7 +207,21 @@ class _Writer:
         layers[0] = pattern.add("Add", layers[0], pattern.weight(self._normal(widths[0])))
         return layers[0], layers[1], layers[2]
 
+    def _thirds(self, layer: str) -> list[str]:
+        """Return [batch, heads, rows, width] thirds of a product."""
+        pattern, sizes = self.pattern, self.sizes
+        shape = self._ints(0, 0, 3, sizes.heads, sizes.width)
+        cut = pattern.add("Reshape", layer, shape)
+        turned = pattern.add("Transpose", cut, perm=[2, 0, 3, 1, 4])
+        if self.form.source == "gathered":
+            places = [pattern.weight(np.int64(place)) for place in (0, 1, -1)]
+            return [pattern.add("Gather", turned, place, axis=0) for place in places]
+        parts = pattern.add("Split", turned, self._ints(1, 1, 1), outputs=3, axis=0)
+        return [pattern.add("Squeeze", part, self._ints(0)) for part in parts]
+
     def _heads(self, value: str, number: int, width: int) -> str:
+        if self.form.source in ("gathered", "unbound"):
+            return value
         if self.form.source != "whole":
             value = self.pattern.add("Reshape", value, self._ints(0, 0, number, width))
         return self.pattern.add("Transpose", value, perm=[0, 2, 1, 3])
@@ -212,14 +253,10 @@ class _Writer:
             flat = pattern.add("Transpose", flat, perm=[0, 2, 1])
             shape = self._ints(sizes.batch, sizes.heads, sizes.width, columns)
             return pattern.add("Reshape", flat, shape)
-        if self.form.turn == "once" and sizes.shared == 1 and not sizes.past:
-            # The exporter turns the heads and the last two axes at once.
-            turn = pattern.nodes.pop()
-            while turn.output[0] != key:
-                pattern.nodes.insert(len(pattern.nodes), turn)
-                break
-            else:
-                return pattern.add("Transpose", turn.input[0], perm=[0, 2, 3, 1])
+        last = pattern.nodes[-1]
+        if self.form.turn == "once" and last.op_type == "Transpose" and last.output[0] == key:
+            # Heads and axes are turned at once.
+            return pattern.add("Transpose", last.input[0], perm=[0, 2, 3, 1])
         return pattern.add("Transpose", key, perm=[0, 1, 3, 2])
 
     def _padding(self, keep: Array) -> str:

@@ -47,6 +47,7 @@ ERF = "a = Div(x, root)  t = Erf(a)  g = Add(t, one)  "
         "a = Mul(over_root, x)  t = Erf(a)  g = Add(one, t)  p = Mul(x, g)  y = Mul(p, half)",
         "a = Div(x, root)  t = Erf(a)  h = Mul(t, half)  g = Add(h, half)  y = Mul(g, x)",
         "a = Div(x, root)  t = Erf(a)  h = Mul(x, half)  p = Mul(h, t)  y = Add(h, p)",
+        "a = Div(x, root)  t = Erf(a)  g = Sum(one, t)  p = Mul(x, g)  y = Mul(half, p)",
     ],
 )
 def test_every_association_of_the_erf_form(parse, assert_graph, body):

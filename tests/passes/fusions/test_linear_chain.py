@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from linear_graphs import Draw, operators, reasons, rewritten, times_fired
 from surroundings import Pattern
 
+from leptonc.passes.fusions import linear_chain
 from leptonc.passes.fusions.linear_chain import RULES
 
 SQUARE = (
@@ -120,6 +121,16 @@ def test_a_bias_that_widens_its_input_stays():
         RULES,
     )
     assert reasons(stats, "bias-linear") == ["'x' may be widened by the constant"]
+
+
+@pytest.mark.parametrize("most", [7, 8])
+def test_a_product_that_takes_too_long_is_not_made(monkeypatch, most):
+    monkeypatch.setattr(linear_chain, "_MOST_PRODUCTS", most)
+    model, stats = rewritten(graph("p = MatMul(x, w)  y = MatMul(p, v)"), RULES)
+    assert len(operators(model)) == (1 if most == 8 else 2)
+    assert reasons(stats, "linear-chain") == (
+        [] if most == 8 else ["the product of weights of 2 by 2 and 2 by 2 would take too long"]
+    )
 
 
 @pytest.mark.parametrize("rule", ["linear-chain", "bias-linear"])

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from surroundings import Pattern, alone, check_kept, surround
 
+from leptonc.passes.facts import infer_facts
 from leptonc.passes.fuse_residual import FuseResidual
 from leptonc.passes.fusions.norm_skip import RULES
 from leptonc.passes.rewriter import apply_rules
@@ -161,3 +162,28 @@ def test_it_fires_where_nothing_is_in_the_way(data):
     model = alone(draw_skip(data.draw), opset=23)
     assert apply_rules(model, "skip", RULES, target="ort-cuda").changed == 1
     assert len(model.graph) <= 2
+
+
+def test_the_shapes_behind_it_stay_known(parse):
+    """ONNX's inference does not know the operator, nor which of its outputs is the sum."""
+    model = parse(graph(LAYER + " n = Neg(z)", more=", float[N,S,3] n"))
+    fuse(model)
+    skip, negation = model.graph
+    facts = infer_facts(model)
+    for value in (skip.outputs[0], skip.outputs[3], negation.outputs[0]):
+        assert facts.dtype(value) == ir.DataType.FLOAT
+        assert facts.dims(value) == (None, None, 3)
+        assert facts.symbolic(value) == facts.symbolic(model.graph.inputs[0])
+
+
+def test_the_type_behind_it_is_declared():
+    """An exporter may declare no inner types, and ONNX's inference asks for this one."""
+    pattern = Pattern()
+    inputs = [pattern.input(np.ones((2, 3), np.float32)) for _ in range(2)]
+    total = pattern.add("Add", *inputs)
+    norm = pattern.add("LayerNormalization", total, pattern.weight(np.ones(3, np.float32)))
+    pattern.add("Neg", norm)
+    model = alone(pattern)
+    assert model.graph.node(1).outputs[0].type is None
+    assert fuse(model).changed == 1
+    assert model.graph.node(0).outputs[0].type == ir.TensorType(ir.DataType.FLOAT)

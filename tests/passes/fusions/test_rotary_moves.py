@@ -117,6 +117,17 @@ def test_partial_near_misses(parse, text, old, new, reason):
     assert [refusal.reason for refusal in stats.refused] == [reason]
 
 
+def test_partial_of_some_columns(parse):
+    text = PARTIAL.replace("[1,2,S,6]", "[1,2,S,16]").replace("end = {9}", "end = {7}")
+    model = parse(text.replace("zero = {0}", "zero = {1}").replace("two = {2}", "two = {3}"))
+    FuseRotary().run(model)
+    piece, rotary = model.graph
+    assert (piece.op_type, rotary.op_type) == ("Slice", "RotaryEmbedding")
+    edges = [value.const_value.numpy().tolist() for value in piece.inputs[1:]]
+    assert edges == [[1], [7], [-1]]
+    assert rotary.attributes.get_int("rotary_embedding_dim") == 2
+
+
 @pytest.mark.parametrize(
     ("text", "old", "new"),
     [
@@ -124,15 +135,24 @@ def test_partial_near_misses(parse, text, old, new, reason):
         (PARTIAL, "(turned, tail)", "(tail, turned)"),
         (PARTIAL, "axis: int = -1", "axis: int = 2"),
         (PARTIAL, "front = Slice(x, zero, two", "front = Slice(x, two, end"),
-        (PARTIAL, "tail = Slice(x,", "tail = Slice(front,"),
+        (PARTIAL, "tail = Slice(x,", "tail = Slice(z,"),
         (PARTIAL, "interleaved: int = 1", "scale: float = 0.5"),
         (ROWS, "rows = Reshape(front, flat)", "rows = Identity(front)"),
     ],
 )
 def test_other_partial_forms(parse, text, old, new):
+    text = text.replace("x,", "x, float[1,2,S,6] z,", 1) if "(z," in new else text
     stats = FuseRotary().run(parse(text.replace(old, new, 1)))
     assert not stats.changed
     assert not stats.refused
+
+
+def test_no_columns_behind(parse, assert_graph):
+    text = PARTIAL.replace("two = {2}", "two = {6}")
+    model = parse(text.replace("<interleaved: int = 1>", ""))
+    FuseRotary().run(model)
+    expected = f"g (float[1,2,S,6] x, {TABLES}) => (float[B,N,S,D] y) {{"
+    assert_graph(model, HEAD + expected + " y = RotaryEmbedding(x, c, s) }")
 
 
 @pytest.mark.parametrize("target", ["generic", "ort-cpu", "ort-cuda"])
