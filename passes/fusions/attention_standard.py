@@ -30,6 +30,10 @@ _TYPES = frozenset(
     {ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE}
 )
 
+# With few bits the engine's own kernel of the operator is now and then off by more than ONNX's
+# tests allow, where the nodes it replaces are not.
+_NARROW = frozenset({ir.DataType.FLOAT16, ir.DataType.BFLOAT16})
+
 OPSET = 23
 
 
@@ -54,6 +58,8 @@ def check(site: Site, found: Attention) -> str | None:
     """Return why the operator may not stand for `found`."""
     if found.dtype not in _TYPES:
         return f"there is no attention on {found.dtype}"
+    if found.dtype in _NARROW and not _is_flat(found):
+        return f"on {found.dtype} it rounds otherwise, and no cutting of heads would go for it"
     reason = obstacle(site, found)
     if reason is not None:
         return reason
@@ -78,6 +84,12 @@ def _unlike_rows(found: Attention, mask: Mask) -> str | None:
     return None
 
 
+def _is_flat(found: Attention) -> bool:
+    """Whether the graph cuts and joins the heads, which the operator then does."""
+    heads = (found.query, found.key, found.value)
+    return found.merged is not None and all(one.split is not None for one in heads)
+
+
 def rewrite(site: Site, found: Attention, build: Build) -> Rewritten:
     """Make the operator."""
     mask = read_mask(site, found)
@@ -85,7 +97,7 @@ def rewrite(site: Site, found: Attention, build: Build) -> Rewritten:
     finite = mask.bounds is not None and not mask.bounds.infinite
     raised = bool(mask.terms) and finite and may_be_lowest(mask, found.dtype)
     heads = (found.query, found.key, found.value)
-    flat = found.merged is not None and all(one.split is not None for one in heads)
+    flat = _is_flat(found)
     scale = found.scores.scale
     if flat:
         scale *= flat_factor(found.query) * flat_factor(found.key)
