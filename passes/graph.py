@@ -60,7 +60,9 @@ def graphs(root: ir.Graph) -> list[ir.Graph]:
     found = [root]
     for graph in found:
         for node in graph:
-            found.extend(subgraphs(node))
+            # Asked here as well: this runs for every node, many times.
+            if node.op_type in _WITH_BODIES or node.domain:
+                found.extend(subgraphs(node))
     return found
 
 
@@ -177,16 +179,19 @@ class Names:
     """The names taken in a model, to give out new ones that are free everywhere."""
 
     def __init__(self, model: ir.Model) -> None:
-        """Collect the names of all values."""
-        self._taken = {
-            value.name
-            for root in roots(model)
-            for graph in graphs(root.graph)
-            for value in values_of(graph)
-        }
+        """Take the model whose names are collected when the first new one is asked for."""
+        self._model = model
+        self._taken: set[str | None] | None = None
 
     def fresh(self, stem: str) -> str:
         """Return `stem`, or `stem` with the first number that makes it unique."""
+        if self._taken is None:
+            self._taken = {
+                value.name
+                for root in roots(self._model)
+                for graph in graphs(root.graph)
+                for value in values_of(graph)
+            }
         name, number = stem, 0
         while name in self._taken:
             number += 1

@@ -15,7 +15,9 @@ from leptonc.passes.fusions import (
     index_grids,
     reshapes,
     slices,
+    transpose_joins,
     transposes,
+    uniform,
     unsqueezes,
 )
 from leptonc.passes.fusions.mask_rules import MASK_RULES
@@ -25,11 +27,13 @@ from leptonc.passes.rule import Rule
 RULES: tuple[Rule[Any], ...] = (
     *index_grids.RULES,
     *expands.RULES,
+    *uniform.RULES,
     *reshapes.RULES,
     *slices.RULES,
     *unsqueezes.RULES,
     *casts.RULES,
     *transposes.RULES,
+    *transpose_joins.RULES,
     *MASK_RULES,
 )
 

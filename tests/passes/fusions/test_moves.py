@@ -115,6 +115,41 @@ from leptonc.passes.shapes import Shapes
             "transposes-cancel",
             id="with a constant that is transposed too",
         ),
+        pytest.param(
+            """g (float[b,2,3] x, float[1,2,3] z) => (float[b,3,2] y) {
+                a = Transpose <perm = [0, 2, 1]> (x)  b = Transpose <perm = [0, 2, 1]> (z)
+                y = Sub(a, b)
+            }""",
+            """g (float[b,2,3] x, float[1,2,3] z) => (float[b,3,2] y) {
+                y_transposes_join = Sub(x, z)
+                y = Transpose <perm = [0, 2, 1]> (y_transposes_join)
+            }""",
+            "transposes-join",
+            id="both operands transposed",
+        ),
+        pytest.param(
+            """g (float[2,3] x, float[2,5] z) => (float[8,2] y) {
+                a = Transpose <perm = [1, 0]> (x)  b = Transpose <perm = [1, 0]> (z)
+                y = Concat <axis = -2> (a, b)
+            }""",
+            """g (float[2,3] x, float[2,5] z) => (float[8,2] y) {
+                y_transposes_join = Concat <axis = 1> (x, z)
+                y = Transpose <perm = [1, 0]> (y_transposes_join)
+            }""",
+            "transposes-join",
+            id="all parts transposed",
+        ),
+        pytest.param(
+            """g (float[2,3] x, float[2,3] z) => (float[2,3] y) {
+                a = Transpose <perm = [1, 0]> (x)  b = Transpose <perm = [1, 0]> (z)
+                c = Mul(a, b)  d = Relu(c)  y = Transpose <perm = [1, 0]> (d)
+            }""",
+            """g (float[2,3] x, float[2,3] z) => (float[2,3] y) {
+                c_transposes_join = Mul(x, z)  y = Relu(c_transposes_join)
+            }""",
+            "transposes-join",
+            id="and sunk into the one that undoes it",
+        ),
     ],
 )
 def test_fewer_nodes_say_the_same(parse, assert_graph, before, after, rule):
@@ -174,6 +209,33 @@ def test_fewer_nodes_say_the_same(parse, assert_graph, before, after, rule):
             }""",
             id="transpositions that do not cancel",
         ),
+        pytest.param(
+            """g (float[2,2,4] x, float[2,2,4] z) => (float[p,q,r] y) {
+                a = Transpose <perm = [1, 0, 2]> (x)  b = Transpose <perm = [0, 2, 1]> (z)
+                y = MatMul(a, b)
+            }""",
+            id="an operator that cares for the order",
+        ),
+        pytest.param(
+            """g (float[2,2,2] x, float[2,2,2] z) => (float[2,2,2] y) {
+                a = Transpose <perm = [1, 0, 2]> (x)  b = Transpose <perm = [0, 2, 1]> (z)
+                y = Add(a, b)
+            }""",
+            id="operands that are transposed differently",
+        ),
+        pytest.param(
+            """g (float[2,2] x, float[2,2] z) => (float[2,2] y, float[2,2] b) {
+                a = Transpose <perm = [1, 0]> (x)  b = Transpose <perm = [1, 0]> (z)
+                y = Add(a, b)
+            }""",
+            id="a transposed operand that is an output",
+        ),
+        pytest.param(
+            """g (float[2,2] x) => (float[2,2] y) {
+                a = Transpose <perm = [1, 0]> (x)  y = Add(a, a)
+            }""",
+            id="one transposition for both operands",
+        ),
     ],
 )
 def test_what_says_something_else_stays(parse, assert_graph, text):
@@ -200,7 +262,8 @@ def moved(draw):
     array = np.arange(np.prod(sizes), dtype=np.float32).reshape(sizes) - 3
     value = pattern.input(array)
     for _ in range(draw(st.integers(2, 5))):
-        kind = draw(st.sampled_from(["slice", "transpose", "relu", "one", "less", "split", "cast"]))
+        kinds = ["slice", "transpose", "pair", "relu", "one", "less", "split", "cast"]
+        kind = draw(st.sampled_from(kinds))
         axis = draw(st.integers(0, len(sizes) - 1))
         if kind == "slice":
             bounds = [draw(st.integers(-2, 5)), draw(st.sampled_from([1, 3, 9, 2**31, -1]))]
@@ -211,6 +274,16 @@ def moved(draw):
             order = draw(st.permutations(range(len(sizes))))
             value = pattern.add("Transpose", value, perm=order)
             sizes = [sizes[a] for a in order]
+        elif kind == "pair":
+            order = draw(st.permutations(range(len(sizes))))
+            sides = (value, pattern.add("Neg", value))
+            turned = [pattern.add("Transpose", side, perm=order) for side in sides]
+            sizes = [sizes[a] for a in order]
+            if draw(st.booleans()):
+                value = pattern.add("Sub", *turned)
+            else:
+                value = pattern.add("Concat", *turned, axis=axis - len(sizes))
+                sizes[axis] *= 2
         elif kind == "relu":
             value = pattern.add(draw(st.sampled_from(["Relu", "Neg"])), value)
         elif kind == "one" and len(sizes) < 5:
