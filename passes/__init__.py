@@ -12,6 +12,7 @@ from leptonc.passes.fuse_linear import FuseLinear, PlainLinear
 from leptonc.passes.fuse_norm import FuseNormalization
 from leptonc.passes.fuse_residual import FuseResidual
 from leptonc.passes.fuse_rotary import FuseRotary
+from leptonc.passes.lower_slices import LowerSlices
 from leptonc.passes.rule import TARGETS
 from leptonc.passes.shapes import Shapes
 from leptonc.passes.share import Share
@@ -34,5 +35,6 @@ PASSES: tuple[type[Pass], ...] = (
     FuseLinear,
     FuseResidual,
     LowerConvolution,
+    LowerSlices,
     Simplify,
 )

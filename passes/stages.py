@@ -28,6 +28,7 @@ from leptonc.passes.fuse_linear import FuseLinear, PlainLinear
 from leptonc.passes.fuse_norm import FuseNormalization
 from leptonc.passes.fuse_residual import FuseResidual
 from leptonc.passes.fuse_rotary import FuseRotary
+from leptonc.passes.lower_slices import LowerSlices
 from leptonc.passes.pipeline import require_valid, run_on_valid
 from leptonc.passes.plugins import Plugin, plugin_passes
 from leptonc.passes.rule import TARGETS
@@ -51,10 +52,12 @@ class Stage:
     Attributes:
         name: "canonical", "fuse" or "lower".
         passes: Each makes a pass from the target and the facts.
+        any_order: Whether the same nodes come out whichever of the passes runs first.
     """
 
     name: str
     passes: tuple[MakePass, ...]
+    any_order: bool = False
 
 
 STAGES = (
@@ -66,6 +69,7 @@ STAGES = (
             Shapes,
             lambda _, __: Share(),
         ),
+        any_order=True,
     ),
     Stage(
         "fuse",
@@ -81,7 +85,14 @@ STAGES = (
     ),
     Stage(
         "lower",
-        (FuseLinear, FuseResidual, LowerConvolution, lambda _, facts: Clean(facts)),
+        (
+            FuseLinear,
+            FuseResidual,
+            LowerConvolution,
+            LowerSlices,
+            lambda _, facts: Clean(facts),
+        ),
+        any_order=True,
     ),
 )
 

@@ -7,7 +7,9 @@ in place of one of its own.
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 
 import onnx
 import onnx_ir as ir
@@ -20,7 +22,7 @@ from leptonc.compiler import driver
 from leptonc.compiler.compare import compare_outputs
 from leptonc.compiler.export import ExportedGraph
 from leptonc.compiler.settings import CompileSettings
-from leptonc.passes import TARGETS, optimize
+from leptonc.passes import TARGETS, optimize, stages
 from leptonc.runtime import load
 
 COMMITTED = {row.key: row for row in parse(PAGE.read_text(encoding="utf-8"))}
@@ -50,6 +52,24 @@ def test_the_passes_are_done(rewritten):
     for target, result in rewritten.items():
         again = optimize(result.model.clone(), target=target)
         assert [(step.name, step.counts) for step in again if step.changed] == [], target
+
+
+@pytest.mark.parametrize("target", ["generic", "ort-cpu"])
+def test_stages_that_say_so_run_in_any_order(subject, rewritten, target, monkeypatch):
+    turned = tuple(
+        replace(stage, passes=stage.passes[::-1]) if stage.any_order else stage
+        for stage in stages.STAGES
+    )
+    assert turned != stages.STAGES
+    monkeypatch.setattr(stages, "STAGES", turned)
+    model = subject.exported.model.clone()
+    optimize(model, target=target)
+    assert operators(model) == operators(rewritten[target].model)
+
+
+def operators(model: ir.Model) -> Counter[tuple[str, str]]:
+    """Return how many nodes there are of each operator."""
+    return Counter((node.domain, node.op_type) for node in model.graph.all_nodes())
 
 
 def test_the_standard_forms_are_valid_onnx(rewritten):
