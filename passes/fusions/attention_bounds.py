@@ -84,7 +84,7 @@ def bounds(site: Site, value: ir.Value | None, steps: int = _MOST_STEPS) -> Boun
 
 
 def within(found: Bounds, dtype: ir.DataType | None) -> Bounds | None:
-    """Return `found` when no number that was computed within it overflows `dtype`."""
+    """Return `found` in numbers of `dtype`, or None when one within it might overflow."""
     if dtype is None or dtype in _NO_NUMBERS:
         return None
     limit = float(dtype.max)
@@ -92,7 +92,11 @@ def within(found: Bounds, dtype: ir.DataType | None) -> Bounds | None:
     reach = limit * (1 + float(dtype.eps) / 4) if dtype.is_floating_point() else limit
     if found.high > reach or found.low < -reach:
         return None
-    return replace(found, low=max(found.low, -limit), high=min(found.high, limit))
+    low, high = max(found.low, -limit), min(found.high, limit)
+    if dtype.is_floating_point():
+        # Rounding keeps the order: what lies between two numbers lies between the two rounded.
+        low, high = (float(np.float64(end).astype(dtype.numpy())) for end in (low, high))
+    return replace(found, low=low, high=high)
 
 
 def _of_constant(tensor: ir.TensorProtocol) -> Bounds | None:
