@@ -7,7 +7,8 @@ from collections.abc import Callable
 import onnx_ir as ir
 
 from leptonc.passes.sizes import Size, number, product
-from leptonc.passes.symbolic_dims import clamp, output_dims, shape_content
+from leptonc.passes.symbolic_dims import output_dims, shape_content
+from leptonc.passes.symbolic_parts import clamp
 from leptonc.passes.symbolic_view import LONGEST, Sizes, View
 
 
