@@ -12,9 +12,10 @@ import onnx_ir as ir
 
 from leptonc.backends.errors import UnsupportedTargetError
 
-DEVICES = ("cpu", "gpu")
+# Every target by the name that people write, as backend and device.
+TARGETS = {"ort-cpu": ("ort", "cpu"), "ort-cuda": ("ort", "gpu")}
 # Named in the plans, so that asking for one is not told to be a spelling mistake.
-PLANNED_TARGETS = ("ort-cuda", "tensorrt", "openvino")
+PLANNED_TARGETS = ("tensorrt", "openvino")
 REQUIREMENTS = ("portable", "native")
 _PIECE = 4 << 20
 
@@ -38,20 +39,20 @@ class Target:
 
     @classmethod
     def parse(cls, text: str, *, precision: str = "fp32", require: str | None = None) -> Target:
-        """Read `backend-device`, e.g. "ort-cpu".
+        """Read the name of a target, one of `TARGETS`: "ort-cpu".
 
         Raises:
-            UnsupportedTargetError: Not of that form, or an unknown device or requirement.
+            UnsupportedTargetError: There is no such target, or an unknown requirement.
         """
         if text in PLANNED_TARGETS:
             raise UnsupportedTargetError(
                 f"this version of leptonc does not build for {text!r} yet", fix="use ort-cpu"
             )
-        backend, separator, device = text.partition("-")
-        if not backend or not separator or device not in DEVICES:
+        if text not in TARGETS:
             raise UnsupportedTargetError(
-                f"{text!r} is not a target", fix="write backend-device, e.g. ort-cpu"
+                f"{text!r} is not a target", fix=f"use one of: {', '.join(TARGETS)}"
             )
+        backend, device = TARGETS[text]
         if require not in (None, *REQUIREMENTS):
             raise UnsupportedTargetError(
                 f"{require!r} is not something an artifact can require",
@@ -61,9 +62,15 @@ class Target:
 
     @property
     def name(self) -> str:
-        """The name of the variant built for it: backend, device, and precision unless fp32."""
-        plain = f"{self.backend}-{self.device}"
+        """The name of the variant built for it: the target's, and the precision unless fp32."""
+        plain = self.plain_name
         return plain if self.precision == "fp32" else f"{plain}-{self.precision}"
+
+    @property
+    def plain_name(self) -> str:
+        """What people write for it: "ort-cpu"."""
+        found = [name for name, key in TARGETS.items() if key == (self.backend, self.device)]
+        return found[0] if found else f"{self.backend}-{self.device}"
 
 
 @dataclass(frozen=True)
@@ -104,6 +111,8 @@ class Payload:
         weights: Sorted by name; lazy, so the build's folder must outlive the payload.
         placement: Provider to operator to count, as the engine reports it.
         built: The graph with its weights, as `model` returns it.
+        not_run: Why the engine has not run the graph on this machine, or None when it has. Such
+            a graph is proven on another engine, and the evidence says so.
     """
 
     variant: Mapping[str, Any]
@@ -111,6 +120,7 @@ class Payload:
     weights: tuple[PayloadWeight, ...]
     placement: Mapping[str, Mapping[str, int]]
     built: ir.Model
+    not_run: str | None = None
 
     def model(self) -> ir.Model:
         """Return a copy of the payload's graph with its weights, to compare and inspect."""

@@ -55,6 +55,11 @@ class CompileSettings:
     inputs: Path | None = None
     gate: tuple[Gate, ...] = ()
 
+    @property
+    def export_tolerance(self) -> Tolerance:
+        """What is expected of the exported graph, which is in float32 whatever the precision."""
+        return self.tolerance if self.precision == "fp32" else Tolerance()
+
     def described(self) -> dict[str, str]:
         """Return every setting in words, to be echoed before work starts."""
         return {
@@ -88,8 +93,10 @@ def resolve_settings(source: str, flags: Mapping[str, Any]) -> CompileSettings:
     values = _from_file(Path(source).with_suffix(".toml")) if source.endswith(".py") else {}
     values |= {name: value for name, value in flags.items() if value is not None and value != ()}
     values.setdefault("output", Path(f"{Path(source.rpartition(':')[2] or source).stem}.lepton"))
+    precision = values.get("precision", "fp32")
     if isinstance(values.get("tolerance"), str):
-        values["tolerance"] = Tolerance.parse(values["tolerance"])
+        values["tolerance"] = Tolerance.parse(values["tolerance"], precision)
+    values.setdefault("tolerance", Tolerance.of(precision))
     values["gate"] = tuple(
         gate if isinstance(gate, Gate) else Gate.parse(gate) for gate in values.get("gate", ())
     )
@@ -154,7 +161,8 @@ def _converted(name: str, value: Any, path: Path) -> Any:
             f"opset = {value} is not from {FIRST_OPSET} to {LAST_OPSET}", where=str(path)
         )
     elif name == "tolerance" and isinstance(value, str):
-        return Tolerance.parse(value)
+        Tolerance.parse(value)
+        return value
     elif name in {"precision", "require"} and isinstance(value, str):
         choices = PRECISIONS if name == "precision" else REQUIREMENTS
         if value in choices:

@@ -101,6 +101,7 @@ class _Work:
             made = name if final else self._names.fresh(f"{name}_rounded")
             last, value = self._cast(graph, last, value, to, made)
         value.shape = output.shape
+        last.metadata_props.update(node.metadata_props)
         for use in uses:
             use.node.replace_input_with(use.idx, value)
         for index, declared in enumerate(graph.outputs):

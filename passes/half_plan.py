@@ -136,7 +136,7 @@ class _Planner:
             return
         computed = [value for value in floats if value is not None and constant(value) is None]
         reason = self._own_reason(node, floats)
-        counted = self._is_counted(node, computed)
+        counted = bool(computed) and all(value in self._counted for value in computed)
         chained = [value for value in computed if value in self._chain]
         if reason is not None:
             self._keep_wide(node, reason, outputs, chain=operator(node) in CHAIN_STARTS)
@@ -190,10 +190,6 @@ class _Planner:
             self.plan.clamped.add(value)
             return None
         return f"its weight {value.name!r}: {problem}"
-
-    def _is_counted(self, node: ir.Node, computed: list[ir.Value]) -> bool:
-        """Whether all floats that are computed at all are computed from whole numbers."""
-        return bool(computed) and all(value in self._counted for value in computed)
 
     def _are_masks(self, node: ir.Node, chained: list[ir.Value]) -> bool:
         """Whether these are made of whole numbers, and lie where half the width can hold them."""
