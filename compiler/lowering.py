@@ -11,9 +11,10 @@ import onnx_ir as ir
 from leptonc.backends.base import Target
 from leptonc.compiler.explain import record
 from leptonc.passes import optimize
-from leptonc.passes.base import PassStats
+from leptonc.passes.base import Pass, PassStats
 from leptonc.passes.half_types import HALF_TYPES
 from leptonc.passes.pipeline import run_passes
+from leptonc.passes.plain_conv import PlainConvolution
 from leptonc.passes.plugins import Plugin
 from leptonc.passes.precision import Precision
 from leptonc.passes.stages import summary
@@ -59,10 +60,15 @@ def lower(
     rewritten_for = _REWRITTEN_FOR[target.backend, target.device]
     stats = (*before, *optimize(model, target=rewritten_for, plugins=plugins))
     if target.precision in HALF_TYPES:
-        narrowed = run_passes(model, (Precision(target.precision, target=rewritten_for),))
+        narrowed = run_passes(model, _narrowing(target.precision, rewritten_for))
         cleaned = optimize(model, target=rewritten_for, plugins=plugins)
         stats = summary((*stats, *narrowed, *cleaned))
     return Lowered(target, model, stats)
+
+
+def _narrowing(precision: str, rewritten_for: str) -> tuple[Pass, ...]:
+    narrow = Precision(precision, target=rewritten_for)
+    return (PlainConvolution(), narrow) if rewritten_for == "ort-cuda" else (narrow,)
 
 
 def recorded(lowered: Sequence[Lowered]) -> list[dict[str, Any]]:

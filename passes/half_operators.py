@@ -124,7 +124,7 @@ BF16_SINCE: dict[str, int] = {
     **dict.fromkeys(("Einsum", "Celu"), 1000),
 }
 
-# Kernels that ONNX Runtime's CUDA provider lacks, as its table of kernels says (version 1.25 on).
+# Kernels that the library of ONNX Runtime's CUDA provider does not contain (version 1.31).
 _CUDA_LACKS: dict[str, frozenset[str]] = {
     "fp16": frozenset({"com.microsoft.FusedConv", "com.microsoft.FusedGemm", "Celu", "Mish"}),
     "bf16": frozenset(

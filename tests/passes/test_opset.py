@@ -87,7 +87,9 @@ def test_functions_are_an_obstacle(parse):
 @pytest.mark.parametrize("operator", ["MaxPool", "AveragePool"])
 @pytest.mark.parametrize("mode", ["", ", ceil_mode = 0"])
 def test_a_pool_that_rounds_down_means_the_same_in_every_version(parse, run, operator, mode):
-    body = f"y = {operator} <kernel_shape = [2, 2], strides = [2, 2], pads = [1, 0, 0, 1]{mode}> (x)"
+    body = (
+        f"y = {operator} <kernel_shape = [2, 2], strides = [2, 2], pads = [1, 0, 0, 1]{mode}> (x)"
+    )
     model = parse(HEAD.format(18) + f"g (float[1,2,5,5] x) => (float[1,2,3,3] y) {{ {body} }}")
     feeds = {"x": np.arange(50, dtype=np.float32).reshape(1, 2, 5, 5)}
     before = run(model, feeds)
