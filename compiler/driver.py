@@ -196,10 +196,17 @@ def _finish(
                 subject.source.inputs,
                 results,
                 name=str(settings.output),
+                not_run=_not_run(built),
             )
     with stages.stage("commit", "sync and rename"):
         staged.commit()
     return results
+
+
+def _not_run(built: Sequence[tuple[Lowered, Payload]]) -> str | None:
+    """Return why no variant can be timed on this machine, or None when one can."""
+    reasons = [payload.not_run for _, payload in built]
+    return None if None in reasons else reasons[0]
 
 
 def _targets(settings: CompileSettings) -> tuple[Target, ...]:

@@ -66,7 +66,8 @@ def prove(artifact: str, payload: Payload, trials: Sequence[Trial], suspects: Su
         VerificationError: An answer differs; the error names the first node that does.
     """
     if payload.not_run is None:
-        results = run_trials(artifact, trials, suspects.tolerance)
+        device = str(payload.variant["device"])
+        results = run_trials(artifact, trials, suspects.tolerance, device=device)
     else:
         results = run_graph(payload, trials, suspects.tolerance)
     for trial, result in zip(trials, results, strict=True):

@@ -115,7 +115,7 @@ def _stats(name: str, plan: Plan, before: int, after: int, changes: _Changes) ->
         Refusal(node.name or "", f"stays in float32: {reason}", "half-width")
         for node, reason in plan.wide.items()
     )
-    return PassStats(name, counts, before, after, refused if changed else ())
+    return PassStats(name, counts, before, after, refused)
 
 
 @dataclass

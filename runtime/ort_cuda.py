@@ -101,7 +101,8 @@ def session_on_cuda(
     if CUDA not in session.get_providers():
         raise MachineError(
             f"ONNX Runtime cannot use a GPU here: {missing_part(engine)}",
-            fix="`leptonc doctor` shows what this machine has; or load the artifact on the CPU",
+            fix="install what is missing (CUDA and cuDNN also come with "
+            "pip install 'onnxruntime-gpu[cuda,cudnn]'), or use a machine with a GPU",
         )
     return session
 

@@ -14,8 +14,12 @@ from leptonc.runtime.errors import InputError, LeptonError, UnsupportedError
 from leptonc.runtime.inputs import Array, Arrays, InputGate
 from leptonc.runtime.machine import check_instructions
 from leptonc.runtime.manifest import Variant
+from leptonc.runtime.ort_cuda_engine import CudaEngine
 from leptonc.runtime.ort_engine import OrtEngine
 from leptonc.runtime.signature import Signature
+
+_Engine = OrtEngine | CudaEngine
+DEVICES = ("cpu", "gpu")
 
 
 class Session:
@@ -29,12 +33,12 @@ class Session:
         manifest: Everything the compiler recorded, as plain JSON values; treat as read-only.
     """
 
-    def __init__(self, artifact: Artifact, variant: Variant, engine: OrtEngine) -> None:
+    def __init__(self, artifact: Artifact, variant: Variant, engine: _Engine) -> None:
         self.path = artifact.path
         self.signature: Signature = artifact.manifest.signature
         self.variant: str = variant.name
         self.manifest: Mapping[str, Any] = artifact.manifest.raw
-        self._engine: OrtEngine | None = engine
+        self._engine: _Engine | None = engine
         self._gate = InputGate(self.signature)
 
     def __call__(self, /, **inputs: Array) -> Arrays:
@@ -94,7 +98,7 @@ class Session:
     def __repr__(self) -> str:
         return f"Session({self.path!r}, variant={self.variant!r}, {self.signature})"
 
-    def _open_engine(self) -> OrtEngine:
+    def _open_engine(self) -> _Engine:
         if self._engine is None:
             raise InputError(
                 "the session is closed", where=self.path, fix="load the artifact again"
@@ -110,12 +114,13 @@ def load(
     verify: bool = True,
     spinning: bool = True,
     eager: bool = False,
+    cuda_graphs: bool = False,
 ) -> Session:
     """Load an artifact.
 
     Args:
         path: A `.lepton` file.
-        device: Where to run; this build offers "cpu".
+        device: Where to run: "cpu" or "gpu".
         threads: Threads within one operator; None lets the engine take one for each core.
         verify: Check every hash before any byte reaches the engine. Without it only the
             structure and the manifest are checked: for files that were verified before.
@@ -123,6 +128,7 @@ def load(
         eager: Prepare a large model fully before returning. Otherwise it answers from the
             mapped file at first, and from the second run on is prepared for full speed in the
             background; answers before and after may differ in the last bits.
+        cuda_graphs: On a GPU, record the kernels of a bound run once and replay them.
 
     Raises:
         ArtifactError: The file is not a valid artifact.
@@ -131,16 +137,20 @@ def load(
         EnvironmentProblem: The engine, or the machine, is not what it demands.
         EngineError: The engine refuses the graph.
     """
-    _check_arguments(device, threads)
+    _check_arguments(device, threads, cuda_graphs=cuda_graphs)
     artifact = open_artifact(path)
     try:
         variant = _choose_variant(artifact, device)
         check_instructions(variant.demands.instructions, artifact.path)
         engine = _import_while_verifying(artifact, verify=verify)
         ort.check_version(engine, variant, artifact.path)
-        loaded = OrtEngine(
-            engine, artifact, variant, threads=threads, spinning=spinning, eager=eager
-        )
+        loaded: _Engine
+        if variant.device == "gpu":
+            loaded = CudaEngine(engine, artifact, variant, graphs=cuda_graphs)
+        else:
+            loaded = OrtEngine(
+                engine, artifact, variant, threads=threads, spinning=spinning, eager=eager
+            )
     except LeptonError:
         artifact.close()
         raise
@@ -161,10 +171,14 @@ def _import_while_verifying(artifact: Artifact, *, verify: bool) -> Any:
     return engine
 
 
-def _check_arguments(device: str, threads: int | None) -> None:
-    if device != "cpu":
+def _check_arguments(device: str, threads: int | None, *, cuda_graphs: bool) -> None:
+    if device not in DEVICES:
         raise UnsupportedError(
             f"there is no device {device!r} in this build", fix='load(path, device="cpu")'
+        )
+    if cuda_graphs and device != "gpu":
+        raise UnsupportedError(
+            "CUDA graphs are recorded on a GPU only", fix='load(path, device="gpu")'
         )
     if threads is not None and (type(threads) is not int or threads < 1):
         raise InputError(
@@ -181,5 +195,5 @@ def _choose_variant(artifact: Artifact, device: str) -> Variant:
     raise UnsupportedError(
         f"the artifact has no variant that this build can run on {device!r}: it has {names}",
         where=artifact.path,
-        fix="compile it with `-t ort-cpu`",
+        fix=f"compile it with `-t {'ort-cuda' if device == 'gpu' else 'ort-cpu'}`",
     )
