@@ -12,6 +12,8 @@ from leptonc.passes.fuse_linear import FuseLinear, PlainLinear
 from leptonc.passes.fuse_norm import FuseNormalization
 from leptonc.passes.fuse_residual import FuseResidual
 from leptonc.passes.fuse_rotary import FuseRotary
+from leptonc.passes.plain_conv import PlainConvolution
+from leptonc.passes.precision import Precision
 from leptonc.passes.rule import TARGETS
 from leptonc.passes.shapes import Shapes
 from leptonc.passes.share import Share
@@ -34,5 +36,7 @@ PASSES: tuple[type[Pass], ...] = (
     FuseLinear,
     FuseResidual,
     LowerConvolution,
+    PlainConvolution,
+    Precision,
     Simplify,
 )
