@@ -51,16 +51,23 @@ def version_text(version: int) -> str:
     return f"{version // 1000}.{version % 1000 // 10}"
 
 
-def memory_error(asked: int, free: int | None, total: int | None, purpose: str) -> DeviceMemoryError:
-    """Return the error for memory that the GPU does not have.
+def memory_error(
+    asked: int, free: int | None, total: int | None, purpose: str
+) -> DeviceMemoryError:
+    """Return the error for memory that is not there.
 
     Args:
         asked: Bytes.
-        free: Bytes that the GPU had left, None when it does not say.
+        free: Bytes that the GPU had left, None for memory of the host.
         total: Bytes of the GPU.
         purpose: What they were for.
     """
-    left = "" if free is None else f"; {megabytes(free)} of {megabytes(total or 0)} are free"
+    if free is None or total is None:
+        return DeviceMemoryError(
+            f"the system gave no pinned memory: {megabytes(asked)} were asked for {purpose}",
+            fix="raise the limit of locked memory (`ulimit -l`), or use smaller batches",
+        )
+    left = f"; {megabytes(free)} of {megabytes(total)} are free"
     return DeviceMemoryError(
         f"the GPU is out of memory: {megabytes(asked)} were asked for {purpose}{left}",
         fix="use smaller batches or fewer sessions at once, end other programs on the GPU, "

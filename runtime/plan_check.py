@@ -119,7 +119,7 @@ def _runs(demands: PlanDemands, capability: str) -> bool:
         return True
     if demands.hardware_compatibility != AMPERE_PLUS:
         return False
-    return capability != "" and int(capability.split(".")[0]) >= _FIRST_AMPERE
+    return capability != "" and int(capability.split(".", maxsplit=1)[0]) >= _FIRST_AMPERE
 
 
 def _engine_objection(demands: PlanDemands, version: tuple[int, ...] | None) -> Objection:

@@ -31,7 +31,9 @@ def choose_profile(profiles: Sequence[Profile], shapes: Shapes) -> int:
     ]
     if fitting:
         return min(fitting)[1]
-    nearest = min(range(len(profiles)), key=lambda index: (_outside(profiles[index], shapes), index))
+    nearest = min(
+        range(len(profiles)), key=lambda index: (_outside(profiles[index], shapes), index)
+    )
     raise _outside_every_profile(profiles, shapes, nearest)
 
 
@@ -61,9 +63,7 @@ def _beyond(size: int, low: int, high: int) -> int:
     return max(low - size, size - high, 0)
 
 
-def _outside_every_profile(
-    profiles: Sequence[Profile], shapes: Shapes, nearest: int
-) -> InputError:
+def _outside_every_profile(profiles: Sequence[Profile], shapes: Shapes, nearest: int) -> InputError:
     profile = profiles[nearest]
     misfits = [
         f"{name!r} has {size} in axis {axis}, where it takes {low} to {high}"
