@@ -5,8 +5,9 @@ from __future__ import annotations
 from leptonc.backends.base import Backend, Payload, Target
 from leptonc.backends.errors import UnsupportedTargetError
 from leptonc.backends.ort import OrtBackend
+from leptonc.backends.tensorrt import TensorRTBackend
 
-BACKENDS: tuple[Backend, ...] = (OrtBackend(),)
+BACKENDS: tuple[Backend, ...] = (OrtBackend(), TensorRTBackend())
 
 
 def find_backend(target: Target) -> Backend:

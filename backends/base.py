@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -11,13 +11,25 @@ import numpy as np
 import onnx_ir as ir
 
 from leptonc.backends.errors import UnsupportedTargetError
+from leptonc.backends.tensorrt_options import DimProfile, TensorRTOptions
 
 # Every target by the name that people write, as backend and device.
-TARGETS = {"ort-cpu": ("ort", "cpu"), "ort-cuda": ("ort", "gpu")}
+TARGETS = {
+    "ort-cpu": ("ort", "cpu"),
+    "ort-cuda": ("ort", "gpu"),
+    "tensorrt": ("tensorrt", "gpu"),
+}
 # Named in the plans, so that asking for one is not told to be a spelling mistake.
-PLANNED_TARGETS = ("tensorrt", "openvino")
+PLANNED_TARGETS = ("openvino",)
 REQUIREMENTS = ("portable", "native")
 _PIECE = 4 << 20
+
+# Gets how much of the work is done, from 0 to 1, and what is being done.
+Progress = Callable[[float, str], None]
+
+
+def ignore_progress(done: float, text: str) -> None:
+    """Show nothing."""
 
 
 @dataclass(frozen=True)
@@ -25,17 +37,21 @@ class Target:
     """What to build for.
 
     Attributes:
-        backend: A key of `BACKENDS`: "ort".
+        backend: The name of one of `BACKENDS`: "ort".
         device: "cpu" or "gpu".
         precision: "fp32", "fp16", "int8", ...
         require: What the artifact may demand of a machine: "portable" for any machine,
             "native" for machines with the instruction sets of this one.
+        tensorrt: The options of a TensorRT target.
+        profiles: The ranges of the named dimensions to build for, where the engine needs them.
     """
 
     backend: str
     device: str
     precision: str = "fp32"
     require: str = "portable"
+    tensorrt: TensorRTOptions = TensorRTOptions()
+    profiles: tuple[DimProfile, ...] = ()
 
     @classmethod
     def parse(cls, text: str, *, precision: str = "fp32", require: str | None = None) -> Target:
@@ -113,6 +129,8 @@ class Payload:
         built: The graph with its weights, as `model` returns it.
         not_run: Why the engine has not run the graph on this machine, or None when it has. Such
             a graph is proven on another engine, and the evidence says so.
+        figures: What the build took: "seconds", "plan_bytes", "peak_bytes" and the like, for
+            people. They differ from build to build and never enter the artifact.
     """
 
     variant: Mapping[str, Any]
@@ -121,6 +139,7 @@ class Payload:
     placement: Mapping[str, Mapping[str, int]]
     built: ir.Model
     not_run: str | None = None
+    figures: Mapping[str, Any] = field(default_factory=dict)
 
     def model(self) -> ir.Model:
         """Return a copy of the payload's graph with its weights, to compare and inspect."""
@@ -136,6 +155,12 @@ class Backend(Protocol):
         """Return why this backend cannot build for `target`, or None when it can."""
         ...
 
-    def build(self, model: ir.Model, target: Target, workdir: Path) -> Payload:
+    def build(
+        self,
+        model: ir.Model,
+        target: Target,
+        workdir: Path,
+        progress: Progress = ignore_progress,
+    ) -> Payload:
         """Build `model`, which stays as it is, using `workdir` for large files."""
         ...

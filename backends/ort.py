@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 
 import onnx_ir as ir
 
-from leptonc.backends.base import Payload, Target
+from leptonc.backends.base import Payload, Progress, Target, ignore_progress
 from leptonc.backends.canonical import Detached, canonicalise
 from leptonc.backends.errors import BuildError, UnsupportedInterfaceError
 from leptonc.backends.ort_cuda import build_for_cuda
@@ -64,13 +64,20 @@ class OrtBackend:
             return "what an ort-cuda artifact demands does not depend on the CPU"
         return None
 
-    def build(self, model: ir.Model, target: Target, workdir: Path) -> Payload:
+    def build(
+        self,
+        model: ir.Model,
+        target: Target,
+        workdir: Path,
+        progress: Progress = ignore_progress,
+    ) -> Payload:
         """Build `model`, which stays as it is.
 
         Args:
             model: Weights may be in memory or external.
             target: Device "cpu" in precision "fp32", or device "gpu".
             workdir: Holds the weights; must outlive the payload.
+            progress: Is not called: the engine does not say how far it is.
 
         Raises:
             UnsupportedOperatorError: ONNX Runtime has no kernel for a node.
@@ -79,6 +86,7 @@ class OrtBackend:
             PlacementError: A node did not land on the device that was asked for.
             BuildError: The optimiser changed the interface.
         """
+        del progress
         engine = import_engine()
         source = _prepare(model)
         _check_interface(source)

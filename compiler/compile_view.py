@@ -44,6 +44,12 @@ def print_result(result: CompileResult, console: Console) -> None:
     for variant in verification.get("variants", ()):
         if not variant["engine_ran"]:
             console.print(not_run_text(variant), highlight=False, markup=False)
+    for name, took in result.builds.items():
+        console.print(
+            f"{name}: plan of {took['plan_bytes']:,} bytes built in {took['seconds']:.1f} s, "
+            f"peak memory {took['peak_bytes'] / 1e6:,.0f} MB",
+            highlight=False,
+        )
     names = ", ".join(variant["name"] for variant in result.manifest["variants"])
     console.print(
         f"{result.artifact}: {result.bytes:,} bytes, {names}", highlight=False, markup=False

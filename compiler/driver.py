@@ -14,8 +14,10 @@ import onnx_ir as ir
 from leptonc.backends import find_backend
 from leptonc.backends.base import Payload, Target
 from leptonc.backends.pack import pack
+from leptonc.backends.tensorrt_options import TensorRTOptions
 from leptonc.compiler.compare import Tolerance
 from leptonc.compiler.diagnose import Suspects
+from leptonc.compiler.dimensions import example_sizes
 from leptonc.compiler.export import ExportedGraph, export
 from leptonc.compiler.gates import check_gates
 from leptonc.compiler.interface import settle_outputs, signature_of
@@ -25,6 +27,7 @@ from leptonc.compiler.proof import prove, verification
 from leptonc.compiler.settings import CompileSettings
 from leptonc.compiler.source import Source, open_source
 from leptonc.compiler.stages import Stage, Stages, peak_bytes
+from leptonc.compiler.tensorrt_settings import resolve_profiles
 from leptonc.compiler.verify import Trial, TrialResult, reference_trials
 from leptonc.compiler.workspace import scratch_folder
 from leptonc.passes import PASSES
@@ -51,6 +54,7 @@ class CompileResult:
         stages: What was done and how long it took.
         passes: What each pass did.
         peak_bytes: The largest resident size of the compiling process.
+        builds: What the build of each variant took, where its engine says so.
     """
 
     artifact: Path
@@ -60,6 +64,7 @@ class CompileResult:
     stages: tuple[Stage, ...]
     passes: tuple[PassStats, ...]
     peak_bytes: int
+    builds: Mapping[str, Mapping[str, Any]]
 
     def to_json(self) -> dict[str, Any]:
         """Return the one object that `--json` prints."""
@@ -78,6 +83,7 @@ class CompileResult:
             "plugins": self.manifest["plugins"],
             "fingerprint": self.manifest["source"]["fingerprint"],
             "peak_bytes": self.peak_bytes,
+            "builds": {name: dict(figures) for name, figures in self.builds.items()},
         }
 
 
@@ -107,11 +113,12 @@ def compile_model(
     plugins = load_plugins([one.name for one in PASSES]) if settings.plugins else ()
     with scratch_folder() as folder, stage_artifact(settings.output) as staged:
         subject = replace(_open_and_export(settings, stages), plugins=plugins)
+        targets = _with_profiles(targets, subject.source)
         with stages.stage("optimize", "rewrite the graph"):
             lowered = _rewrite(subject, settings, targets)
         with stages.stage("build", f"build for {', '.join(settings.target)}"):
             payloads = [
-                backend.build(each.model, each.target, folder)
+                backend.build(each.model, each.target, folder, stages.progress)
                 for backend, each in zip(backends, lowered, strict=True)
             ]
         manifest = _manifest(subject, payloads, lowered)
@@ -127,7 +134,25 @@ def compile_model(
         stages=tuple(stages.finished),
         passes=tuple(stats for each in lowered for stats in each.passes),
         peak_bytes=peak_bytes(),
+        builds={
+            payload.variant["name"]: payload.figures for payload in payloads if payload.figures
+        },
     )
+
+
+def lowered_graphs(settings: CompileSettings, stages: Stages) -> tuple[Lowered, ...]:
+    """Return the graph of each target as its backend would get it; nothing is built.
+
+    Raises:
+        LeptonError: As for `compile_model`.
+    """
+    targets = _targets(settings)
+    for target in targets:
+        find_backend(target)
+    plugins = load_plugins([one.name for one in PASSES]) if settings.plugins else ()
+    subject = replace(_open_and_export(settings, stages), plugins=plugins)
+    with stages.stage("optimize", "rewrite the graph"):
+        return _rewrite(subject, settings, targets)
 
 
 @dataclass(frozen=True)
@@ -215,8 +240,22 @@ def _targets(settings: CompileSettings) -> tuple[Target, ...]:
             f"a target is given twice: {', '.join(settings.target)}", fix="give each target once"
         )
     return tuple(
-        Target.parse(name, precision=settings.precision, require=settings.require)
+        replace(
+            Target.parse(name, precision=settings.precision, require=settings.require),
+            tensorrt=settings.tensorrt or TensorRTOptions(),
+        )
         for name in settings.target
+    )
+
+
+def _with_profiles(targets: Sequence[Target], source: Source) -> tuple[Target, ...]:
+    """Give the targets whose engine builds for ranges of sizes those of the source."""
+    sizes = example_sizes(source.inputs, source.axes)
+    return tuple(
+        replace(target, profiles=resolve_profiles(target.tensorrt, source.axes, sizes))
+        if target.backend == "tensorrt"
+        else target
+        for target in targets
     )
 
 
