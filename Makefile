@@ -11,15 +11,17 @@ PACKAGES := compiler passes backends runtime
 JOBS ?= 2
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
+GPU_CHECK_ARGS ?=
+GPU_PYTHON ?= $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON))
 
 # The first interpreter that runs and is new enough; override with `make setup PYTHON=...`.
 PYTHON ?= $(shell for p in python3.11 python3 python3.12 python3.13; do \
 	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo "$$p" && break; done)
 
-.PHONY: help setup demo test lint bench coverage clean
+.PHONY: help setup demo test lint bench coverage gpu-check clean
 
 help: ## List the targets
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## Create .venv/ with everything, leptonc itself editable
 
@@ -62,6 +64,10 @@ bench: $(STAMP) ## Measure against plain ONNX Runtime (benchmarks/README.md says
 
 coverage: $(STAMP) ## Measure the passes on tiny models of many architectures, into docs/coverage.md
 	$(BIN)/python tests/architectures/write_coverage.py
+
+# Not after `setup`: it runs where nothing can be downloaded, with whatever Python has PyTorch.
+gpu-check: ## Run every check that needs a GPU, into build/gpu-check.json (docs/gpu.md)
+	$(GPU_PYTHON) benchmarks/gpu_check.py $(GPU_CHECK_ARGS)
 
 clean: ## Remove what was built; .venv/ stays
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -5,8 +5,9 @@ from __future__ import annotations
 from leptonc.backends.base import Backend, Payload, Target
 from leptonc.backends.errors import UnsupportedTargetError
 from leptonc.backends.ort import OrtBackend
+from leptonc.backends.tensorrt import TensorRTBackend
 
-BACKENDS: tuple[Backend, ...] = (OrtBackend(),)
+BACKENDS: tuple[Backend, ...] = (OrtBackend(), TensorRTBackend())
 
 
 def find_backend(target: Target) -> Backend:
@@ -20,13 +21,19 @@ def find_backend(target: Target) -> Backend:
             continue
         reason = backend.supports(target)
         if reason is not None:
-            raise UnsupportedTargetError(reason, where=target.name, fix="use the target ort-cpu")
+            raise UnsupportedTargetError(reason, where=target.name, fix=_advice(target))
         return backend
     raise UnsupportedTargetError(
         f"there is no backend {target.backend!r}",
         where=target.name,
         fix=f"use one of: {', '.join(backend.name for backend in BACKENDS)}",
     )
+
+
+def _advice(target: Target) -> str:
+    if target.precision != "fp32":
+        return "use -p fp32, or a target that computes so: -t ort-cuda takes fp16 and bf16"
+    return "use the target ort-cpu"
 
 
 __all__ = ["BACKENDS", "Backend", "Payload", "Target", "find_backend"]

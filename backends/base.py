@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -11,12 +11,25 @@ import numpy as np
 import onnx_ir as ir
 
 from leptonc.backends.errors import UnsupportedTargetError
+from leptonc.backends.tensorrt_options import DimProfile, TensorRTOptions
 
-DEVICES = ("cpu", "gpu")
+# Every target by the name that people write, as backend and device.
+TARGETS = {
+    "ort-cpu": ("ort", "cpu"),
+    "ort-cuda": ("ort", "gpu"),
+    "tensorrt": ("tensorrt", "gpu"),
+}
 # Named in the plans, so that asking for one is not told to be a spelling mistake.
-PLANNED_TARGETS = ("ort-cuda", "tensorrt", "openvino")
+PLANNED_TARGETS = ("openvino",)
 REQUIREMENTS = ("portable", "native")
 _PIECE = 4 << 20
+
+# Gets how much of the work is done, from 0 to 1, and what is being done.
+Progress = Callable[[float, str], None]
+
+
+def ignore_progress(done: float, text: str) -> None:
+    """Show nothing."""
 
 
 @dataclass(frozen=True)
@@ -24,34 +37,38 @@ class Target:
     """What to build for.
 
     Attributes:
-        backend: A key of `BACKENDS`: "ort".
+        backend: The name of one of `BACKENDS`: "ort".
         device: "cpu" or "gpu".
         precision: "fp32", "fp16", "int8", ...
         require: What the artifact may demand of a machine: "portable" for any machine,
             "native" for machines with the instruction sets of this one.
+        tensorrt: The options of a TensorRT target.
+        profiles: The ranges of the named dimensions to build for, where the engine needs them.
     """
 
     backend: str
     device: str
     precision: str = "fp32"
     require: str = "portable"
+    tensorrt: TensorRTOptions = TensorRTOptions()
+    profiles: tuple[DimProfile, ...] = ()
 
     @classmethod
     def parse(cls, text: str, *, precision: str = "fp32", require: str | None = None) -> Target:
-        """Read `backend-device`, e.g. "ort-cpu".
+        """Read the name of a target, one of `TARGETS`: "ort-cpu".
 
         Raises:
-            UnsupportedTargetError: Not of that form, or an unknown device or requirement.
+            UnsupportedTargetError: There is no such target, or an unknown requirement.
         """
         if text in PLANNED_TARGETS:
             raise UnsupportedTargetError(
                 f"this version of leptonc does not build for {text!r} yet", fix="use ort-cpu"
             )
-        backend, separator, device = text.partition("-")
-        if not backend or not separator or device not in DEVICES:
+        if text not in TARGETS:
             raise UnsupportedTargetError(
-                f"{text!r} is not a target", fix="write backend-device, e.g. ort-cpu"
+                f"{text!r} is not a target", fix=f"use one of: {', '.join(TARGETS)}"
             )
+        backend, device = TARGETS[text]
         if require not in (None, *REQUIREMENTS):
             raise UnsupportedTargetError(
                 f"{require!r} is not something an artifact can require",
@@ -61,9 +78,15 @@ class Target:
 
     @property
     def name(self) -> str:
-        """The name of the variant built for it: backend, device, and precision unless fp32."""
-        plain = f"{self.backend}-{self.device}"
+        """The name of the variant built for it: the target's, and the precision unless fp32."""
+        plain = self.plain_name
         return plain if self.precision == "fp32" else f"{plain}-{self.precision}"
+
+    @property
+    def plain_name(self) -> str:
+        """What people write for it: "ort-cpu"."""
+        found = [name for name, key in TARGETS.items() if key == (self.backend, self.device)]
+        return found[0] if found else f"{self.backend}-{self.device}"
 
 
 @dataclass(frozen=True)
@@ -104,6 +127,10 @@ class Payload:
         weights: Sorted by name; lazy, so the build's folder must outlive the payload.
         placement: Provider to operator to count, as the engine reports it.
         built: The graph with its weights, as `model` returns it.
+        not_run: Why the engine has not run the graph on this machine, or None when it has. Such
+            a graph is proven on another engine, and the evidence says so.
+        figures: What the build took: "seconds", "plan_bytes", "peak_bytes" and the like, for
+            people. They differ from build to build and never enter the artifact.
     """
 
     variant: Mapping[str, Any]
@@ -111,6 +138,8 @@ class Payload:
     weights: tuple[PayloadWeight, ...]
     placement: Mapping[str, Mapping[str, int]]
     built: ir.Model
+    not_run: str | None = None
+    figures: Mapping[str, Any] = field(default_factory=dict)
 
     def model(self) -> ir.Model:
         """Return a copy of the payload's graph with its weights, to compare and inspect."""
@@ -126,6 +155,12 @@ class Backend(Protocol):
         """Return why this backend cannot build for `target`, or None when it can."""
         ...
 
-    def build(self, model: ir.Model, target: Target, workdir: Path) -> Payload:
+    def build(
+        self,
+        model: ir.Model,
+        target: Target,
+        workdir: Path,
+        progress: Progress = ignore_progress,
+    ) -> Payload:
         """Build `model`, which stays as it is, using `workdir` for large files."""
         ...

@@ -1,4 +1,4 @@
-"""Builds for ONNX Runtime on CPU: its own optimiser runs here, in CI, and not at load.
+"""Builds for ONNX Runtime. On CPU its own optimiser runs here, in CI, and not at load.
 
 1. The graph goes to a file with external weights, so models over 2 GB are ordinary.
 2. ONNX Runtime's optimiser rewrites it up to the extended level. The last level rearranges
@@ -6,21 +6,23 @@
    which takes little, unless the target is this kind of machine (`require="native"`).
 3. The result is read back, put into canonical form, and opened as the runtime opens it; the
    engine's own report says which provider took each node.
+
+For a GPU, see `leptonc.backends.ort_cuda`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
 import onnx_ir as ir
 
-from leptonc.backends.base import Payload, Target
+from leptonc.backends.base import Payload, Progress, Target, ignore_progress
 from leptonc.backends.canonical import Detached, canonicalise
 from leptonc.backends.errors import BuildError, UnsupportedInterfaceError
-from leptonc.backends.ort_session import optimise, read_placement
+from leptonc.backends.ort_cuda import build_for_cuda
+from leptonc.backends.ort_session import optimise, read_placement, saved
+from leptonc.passes.half_types import HALF_TYPES
 from leptonc.runtime.dtypes import ELEMENT_TYPES
 from leptonc.runtime.errors import UnsupportedError
 from leptonc.runtime.machine import instruction_sets
@@ -39,44 +41,64 @@ SLOW_ON_CPU = ("SkipLayerNormFusion", "BiasGeluFusion")
 WRONG = ("Pad_Fusion",)
 DISABLED = (*SLOW_ON_CPU, *WRONG)
 _NCHWC = "com.microsoft.nchwc"
+_HALF_ON_CPU = {"fp16": "few float16", "bf16": "no bfloat16"}
 
 
 class OrtBackend:
-    """ONNX Runtime, CPU execution provider."""
+    """ONNX Runtime, on its CPU or its CUDA execution provider."""
 
     name: ClassVar[str] = "ort"
 
     def supports(self, target: Target) -> str | None:
         """Return why this backend cannot build for `target`, or None when it can."""
-        if target.device != "cpu":
-            return f"the ort backend does not build for {target.device!r} yet"
-        if target.precision != "fp32":
+        if target.device not in ("cpu", "gpu"):
+            return f"the ort backend does not build for {target.device!r}"
+        if target.device == "cpu" and target.precision in HALF_TYPES:
+            return (
+                f"ONNX Runtime has {_HALF_ON_CPU[target.precision]} kernels on a CPU, where it "
+                f"would convert to fp32 and back around each node"
+            )
+        if target.precision not in ("fp32", *HALF_TYPES):
             return f"the ort backend does not build precision {target.precision!r} yet"
+        if target.device == "gpu" and target.require == "native":
+            return "what an ort-cuda artifact demands does not depend on the CPU"
         return None
 
-    def build(self, model: ir.Model, target: Target, workdir: Path) -> Payload:
+    def build(
+        self,
+        model: ir.Model,
+        target: Target,
+        workdir: Path,
+        progress: Progress = ignore_progress,
+    ) -> Payload:
         """Build `model`, which stays as it is.
 
         Args:
             model: Weights may be in memory or external.
-            target: Device "cpu", precision "fp32".
+            target: Device "cpu" in precision "fp32", or device "gpu".
             workdir: Holds the weights; must outlive the payload.
+            progress: Is not called: the engine does not say how far it is.
 
         Raises:
             UnsupportedOperatorError: ONNX Runtime has no kernel for a node.
             UnsupportedInterfaceError: An input or output is not a tensor of a NumPy type.
             UnsupportedError: The opset is newer than ONNX Runtime reads.
-            PlacementError: A node did not land on the CPU provider.
+            PlacementError: A node did not land on the device that was asked for.
             BuildError: The optimiser changed the interface.
         """
+        del progress
         engine = import_engine()
         source = _prepare(model)
         _check_interface(source)
         folder = workdir / target.name
         folder.mkdir(parents=True, exist_ok=True)
+        if target.device == "gpu":
+            return build_for_cuda(
+                engine, source, target, folder, inline_bytes=INLINE_BYTES, disabled=WRONG
+            )
         convolutions = _has_chained_convolutions(source)
         native = target.require == "native"
-        with _saved(source, folder) as path:
+        with saved(source, folder, INLINE_BYTES) as path:
             optimised = optimise(
                 engine,
                 source,
@@ -115,30 +137,6 @@ def _prepare(model: ir.Model) -> ir.Model:
     copy.graph.inputs.clear()
     copy.graph.inputs.extend(required)
     return copy
-
-
-@contextmanager
-def _saved(model: ir.Model, folder: Path) -> Iterator[Path]:
-    """Write `model` with external weights; the files are gone afterwards."""
-    path, data = folder / "source.onnx", folder / "source.data"
-    values = [
-        value
-        for graph in model.graphs()
-        for value in graph.initializers.values()
-        if value.const_value is not None
-        and value.const_value.dtype != ir.DataType.STRING
-        and value.const_value.nbytes > INLINE_BYTES
-    ]
-    tensors = [value.const_value for value in values if value.const_value is not None]
-    written = ir.external_data.convert_tensors_to_external(tensors, folder, data.name)
-    for value, tensor in zip(values, written, strict=True):
-        value.const_value = tensor
-    try:
-        ir.save(model, path)
-        yield path
-    finally:
-        path.unlink(missing_ok=True)
-        data.unlink(missing_ok=True)
 
 
 def _check_interface(model: ir.Model) -> None:

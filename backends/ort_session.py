@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -123,8 +124,43 @@ def _in_memory(engine: Any, weight: PayloadWeight) -> SharedWeight:
     return share_weight(engine, weight.dtype, array)
 
 
-def refuse(message: str, source: ir.Model) -> NoReturn:
+@contextmanager
+def saved(model: ir.Model, folder: Path, inline_bytes: int = 1024) -> Iterator[Path]:
+    """Write `model` with external weights; the files are gone afterwards.
+
+    Args:
+        model: Its weights become those in the file.
+        folder: Where to write.
+        inline_bytes: Weights up to this size stay in the graph.
+    """
+    path, data = folder / "source.onnx", folder / "source.data"
+    values = [
+        value
+        for graph in model.graphs()
+        for value in graph.initializers.values()
+        if value.const_value is not None
+        and value.const_value.dtype != ir.DataType.STRING
+        and value.const_value.nbytes > inline_bytes
+    ]
+    tensors = [value.const_value for value in values if value.const_value is not None]
+    written = ir.external_data.convert_tensors_to_external(tensors, folder, data.name)
+    for value, tensor in zip(values, written, strict=True):
+        value.const_value = tensor
+    try:
+        ir.save(model, path)
+        yield path
+    finally:
+        path.unlink(missing_ok=True)
+        data.unlink(missing_ok=True)
+
+
+def refuse(message: str, source: ir.Model, *, device: str = "CPU") -> NoReturn:
     """Turn a refusal of ONNX Runtime into an error that names the node.
+
+    Args:
+        message: What the engine says.
+        source: The graph that it was given.
+        device: What it was to run on, for the message.
 
     Raises:
         UnsupportedOperatorError: The message is about an operator without a kernel.
@@ -138,7 +174,7 @@ def refuse(message: str, source: ir.Model) -> NoReturn:
         )
     opset = source.opset_imports.get(node.domain)
     raise UnsupportedOperatorError(
-        f"ONNX Runtime has no kernel on CPU for {node.domain or 'ai.onnx'}::{node.op_type} "
+        f"ONNX Runtime has no kernel on {device} for {node.domain or 'ai.onnx'}::{node.op_type} "
         f"at opset {opset} with these types",
         where=f"node {node.name!r}; ONNX Runtime says: {message}",
         fix="write that part of the model with other operators, or export at another opset",

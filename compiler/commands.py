@@ -11,7 +11,7 @@ from collections.abc import Callable
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
@@ -24,6 +24,12 @@ from leptonc.compiler.settings import (
     REQUIREMENTS,
     resolve_settings,
 )
+from leptonc.compiler.tensorrt_flags import tensorrt_options
+from leptonc.runtime.errors import UnsupportedError
+
+if TYPE_CHECKING:
+    from leptonc.compiler.settings import CompileSettings
+    from leptonc.compiler.stages import Stages
 
 Command = Callable[..., Any]
 
@@ -97,21 +103,32 @@ def leptonc() -> None:
     default=None,
     help="Run no passes of other distributions.",
 )
+@tensorrt_options
+@click.option(
+    "--dry-run", is_flag=True, help="Say what TensorRT takes of the graph; build nothing."
+)
 @click.option("--explain", is_flag=True, help="Show what each pass did, and what it nearly did.")
 @click.option("--no-verify", "verify", flag_value=False, default=None, help="Ship unproven.")
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
 @_json_option
 @_debug_option
 def compile(
-    *, source: str, explain: bool, quiet: bool, as_json: bool, debug: bool, **flags: Any
+    *,
+    source: str,
+    dry_run: bool,
+    explain: bool,
+    quiet: bool,
+    as_json: bool,
+    debug: bool,
+    **flags: Any,
 ) -> None:
     """Compile SOURCE into one artifact and prove it against the source.
 
     SOURCE is a recipe.py (its code is run), module:attribute, an .onnx file, a .pt2 exported
     program or a Hugging Face folder with safetensors weights.
     """
-    settings = resolve_settings(source, flags)
     _require_compile_extra()
+    settings = resolve_settings(source, flags)
     from leptonc.compiler.compile_view import echo_settings, print_result
     from leptonc.compiler.driver import compile_model
     from leptonc.compiler.explain import render
@@ -121,6 +138,9 @@ def compile(
     if console is not None:
         echo_settings(settings, console)
     stages = Stages(console, debug=debug)
+    if dry_run:
+        _dry_run(settings, stages, as_json=as_json)
+        return
     manifest: dict[str, Any] = {}
     try:
         result = compile_model(settings, stages, manifest.update)
@@ -137,6 +157,15 @@ def compile(
         print_result(result, _terminal())
     if explain:
         render(manifest["passes"], manifest["plugins"], _terminal())
+
+
+def _dry_run(settings: CompileSettings, stages: Stages, *, as_json: bool) -> None:
+    from leptonc.compiler.coverage import report_coverage
+
+    report = report_coverage(settings, stages)
+    _show(report, as_json)
+    if not report.covered:
+        raise click.exceptions.Exit(UnsupportedError.exit_code)
 
 
 @leptonc.command()

@@ -35,6 +35,8 @@ class Suspects:
         lowered: Each variant's own graph by the name of its engine, built when asked for.
         tolerance: What counts as a difference.
         plugins: Who else rewrote the graph.
+        runnable: Makes of such a graph one that ONNX Runtime's CPU runs, with values of the same
+            names in float32.
     """
 
     source: Source
@@ -43,6 +45,7 @@ class Suspects:
     lowered: tuple[tuple[str, Callable[[], ir.Model]], ...]
     tolerance: Tolerance
     plugins: tuple[Plugin, ...] = ()
+    runnable: Callable[[ir.Model], ir.Model] = ir.Model.clone
 
 
 def verification_failed(trial: Trial, result: TrialResult, suspects: Suspects) -> VerificationError:
@@ -66,7 +69,8 @@ def locate(trial: Trial, suspects: Suspects) -> Difference | None:
     origins = {plugin.name: plugin.origin for plugin in suspects.plugins}
     for engine, graph in graphs:
         try:
-            found = first_difference(graph(), values, trial.inputs, suspects.tolerance)
+            candidate = suspects.runnable(graph())
+            found = first_difference(candidate, values, trial.inputs, suspects.tolerance)
         except EngineError as error:
             return Difference("the graph", error.what, engine or "a rewrite pass")
         if found is not None:

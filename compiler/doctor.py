@@ -6,6 +6,7 @@ compiler package is imported, so the doctor also works where one of them is abse
 
 from __future__ import annotations
 
+import ctypes
 import dataclasses
 import os
 import platform
@@ -44,10 +45,13 @@ INSTRUCTIONS = (
 # version has no backend for them.
 TARGETS: Mapping[str, str | None] = {
     "ort-cpu": "ort",
-    "ort-cuda": None,
+    "ort-cuda": "gpu",
     "tensorrt": None,
     "openvino": None,
 }
+
+# Targets that need an NVIDIA GPU to run.
+_ON_GPU = frozenset({"ort-cuda"})
 
 # onnxruntime-gpu ships the same module and runs the CPU target too.
 SUBSTITUTES: Mapping[str, str] = {"onnxruntime": "onnxruntime-gpu"}
@@ -182,6 +186,15 @@ def inspect_machine(cpuinfo: Path = Path("/proc/cpuinfo")) -> Machine:
     )
 
 
+def has_driver() -> bool:
+    """Whether an NVIDIA driver is installed; whether it finds a GPU is not asked."""
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return False
+    return True
+
+
 def _memory() -> int | None:
     if {"SC_PAGE_SIZE", "SC_PHYS_PAGES"} <= set(os.sysconf_names):
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
@@ -244,6 +257,9 @@ def _capability(name: str, extra: str | None, by_extra: Mapping[str, list[Packag
         )
     needs = [*by_extra.get("", ()), *by_extra.get(extra, ())]
     wrong = [package for package in needs if not package.ok]
+    if not wrong and name in _ON_GPU and not has_driver():
+        detail = "no NVIDIA driver here: it compiles, and runs on a machine with a GPU"
+        return Capability(name, "missing", detail, None)
     if not wrong:
         return Capability(name, "ready", ", ".join(f"{p.name} {p.found}" for p in needs), None)
     missing = ", ".join(

@@ -14,19 +14,25 @@ import onnx_ir as ir
 from leptonc.backends import find_backend
 from leptonc.backends.base import Payload, Target
 from leptonc.backends.pack import pack
-from leptonc.compiler.diagnose import Suspects, verification_failed
-from leptonc.compiler.explain import record
+from leptonc.backends.tensorrt_options import TensorRTOptions
+from leptonc.compiler.compare import Tolerance
+from leptonc.compiler.diagnose import Suspects
+from leptonc.compiler.dimensions import example_sizes
 from leptonc.compiler.export import ExportedGraph, export
 from leptonc.compiler.gates import check_gates
 from leptonc.compiler.interface import settle_outputs, signature_of
-from leptonc.compiler.probe import probe_dimensions, require_repeatable
+from leptonc.compiler.lowering import Lowered, lower, recorded
+from leptonc.compiler.probe import probe_dimensions
+from leptonc.compiler.proof import prove, verification
 from leptonc.compiler.settings import CompileSettings
 from leptonc.compiler.source import Source, open_source
 from leptonc.compiler.stages import Stage, Stages, peak_bytes
-from leptonc.compiler.verify import Trial, TrialResult, reference_trials, run_trials
+from leptonc.compiler.tensorrt_settings import resolve_profiles
+from leptonc.compiler.verify import Trial, TrialResult, reference_trials
 from leptonc.compiler.workspace import scratch_folder
-from leptonc.passes import PASSES, optimize
+from leptonc.passes import PASSES
 from leptonc.passes.base import PassStats
+from leptonc.passes.half_emulation import emulate_half
 from leptonc.passes.pipeline import run_passes
 from leptonc.passes.plugins import Plugin, load_plugins
 from leptonc.passes.simplify import Simplify
@@ -48,6 +54,7 @@ class CompileResult:
         stages: What was done and how long it took.
         passes: What each pass did.
         peak_bytes: The largest resident size of the compiling process.
+        builds: What the build of each variant took, where its engine says so.
     """
 
     artifact: Path
@@ -57,6 +64,7 @@ class CompileResult:
     stages: tuple[Stage, ...]
     passes: tuple[PassStats, ...]
     peak_bytes: int
+    builds: Mapping[str, Mapping[str, Any]]
 
     def to_json(self) -> dict[str, Any]:
         """Return the one object that `--json` prints."""
@@ -75,6 +83,7 @@ class CompileResult:
             "plugins": self.manifest["plugins"],
             "fingerprint": self.manifest["source"]["fingerprint"],
             "peak_bytes": self.peak_bytes,
+            "builds": {name: dict(figures) for name, figures in self.builds.items()},
         }
 
 
@@ -104,26 +113,46 @@ def compile_model(
     plugins = load_plugins([one.name for one in PASSES]) if settings.plugins else ()
     with scratch_folder() as folder, stage_artifact(settings.output) as staged:
         subject = replace(_open_and_export(settings, stages), plugins=plugins)
+        targets = _with_profiles(targets, subject.source)
         with stages.stage("optimize", "rewrite the graph"):
-            passes = _rewrite(subject, settings, targets[0])
+            lowered = _rewrite(subject, settings, targets)
         with stages.stage("build", f"build for {', '.join(settings.target)}"):
             payloads = [
-                backend.build(subject.model, target, folder)
-                for backend, target in zip(backends, targets, strict=True)
+                backend.build(each.model, each.target, folder, stages.progress)
+                for backend, each in zip(backends, lowered, strict=True)
             ]
-        manifest = _manifest(subject, payloads, passes)
+        manifest = _manifest(subject, payloads, lowered)
         if on_rewritten is not None:
             on_rewritten(manifest)
-        results = _finish(settings, stages, subject, payloads, staged=staged, manifest=manifest)
+        built = tuple(zip(lowered, payloads, strict=True))
+        results = _finish(settings, stages, subject, built, staged=staged, manifest=manifest)
     return CompileResult(
         artifact=settings.output,
         bytes=settings.output.stat().st_size,
         manifest=manifest,
         results=results,
         stages=tuple(stages.finished),
-        passes=passes,
+        passes=tuple(stats for each in lowered for stats in each.passes),
         peak_bytes=peak_bytes(),
+        builds={
+            payload.variant["name"]: payload.figures for payload in payloads if payload.figures
+        },
     )
+
+
+def lowered_graphs(settings: CompileSettings, stages: Stages) -> tuple[Lowered, ...]:
+    """Return the graph of each target as its backend would get it; nothing is built.
+
+    Raises:
+        LeptonError: As for `compile_model`.
+    """
+    targets = _targets(settings)
+    for target in targets:
+        find_backend(target)
+    plugins = load_plugins([one.name for one in PASSES]) if settings.plugins else ()
+    subject = replace(_open_and_export(settings, stages), plugins=plugins)
+    with stages.stage("optimize", "rewrite the graph"):
+        return _rewrite(subject, settings, targets)
 
 
 @dataclass(frozen=True)
@@ -150,7 +179,7 @@ def _open_and_export(settings: CompileSettings, stages: Stages) -> _Subject:
         settle_outputs(model, trials)
         return _Subject(source, trials, exported, model)
     with stages.stage("probe", "try other shapes on the export"):
-        probe_dimensions(exported.model, source, trials, settings.tolerance)
+        probe_dimensions(exported.model, source, trials, settings.export_tolerance)
     return _Subject(source, trials, exported, exported.model)
 
 
@@ -158,28 +187,31 @@ def _finish(
     settings: CompileSettings,
     stages: Stages,
     subject: _Subject,
-    payloads: Sequence[Payload],
+    built: Sequence[tuple[Lowered, Payload]],
     *,
     staged: StagedArtifact,
     manifest: dict[str, Any],
 ) -> tuple[TrialResult, ...]:
     """Write the staged artifact, prove it, check the gates, and give it its name."""
     with stages.stage("write", "write the artifact"):
-        sections, manifest["variants"] = pack(payloads)
+        sections, manifest["variants"] = pack([payload for _, payload in built])
         staged.write(sections, manifest)
     results: tuple[TrialResult, ...] = ()
     if settings.verify:
         with stages.stage("verify", "prove it in a process of its own"):
-            suspects = Suspects(
-                subject.source,
-                subject.exported,
-                subject.model,
-                _lowered(payloads),
-                settings.tolerance,
-                subject.plugins,
-            )
-            results = _prove(staged.readable_path, subject.trials, suspects)
-        manifest["evidence"]["verification"] = _verification(settings, subject.source, results)
+            proofs = [
+                prove(
+                    staged.readable_path,
+                    payload,
+                    subject.trials,
+                    _suspects(subject, each, payload, settings.tolerance),
+                )
+                for each, payload in built
+            ]
+            results = tuple(result for proof in proofs for result in proof.results)
+        manifest["evidence"]["verification"] = verification(
+            subject.source, settings.tolerance, proofs
+        )
         staged.replace_manifest(manifest)
     if settings.gate:
         with stages.stage("gates", "check the gates"):
@@ -189,10 +221,17 @@ def _finish(
                 subject.source.inputs,
                 results,
                 name=str(settings.output),
+                not_run=_not_run(built),
             )
     with stages.stage("commit", "sync and rename"):
         staged.commit()
     return results
+
+
+def _not_run(built: Sequence[tuple[Lowered, Payload]]) -> str | None:
+    """Return why no variant can be timed on this machine, or None when one can."""
+    reasons = [payload.not_run for _, payload in built]
+    return None if None in reasons else reasons[0]
 
 
 def _targets(settings: CompileSettings) -> tuple[Target, ...]:
@@ -201,23 +240,58 @@ def _targets(settings: CompileSettings) -> tuple[Target, ...]:
             f"a target is given twice: {', '.join(settings.target)}", fix="give each target once"
         )
     return tuple(
-        Target.parse(name, precision=settings.precision, require=settings.require)
+        replace(
+            Target.parse(name, precision=settings.precision, require=settings.require),
+            tensorrt=settings.tensorrt or TensorRTOptions(),
+        )
         for name in settings.target
     )
 
 
-def _lowered(payloads: Sequence[Payload]) -> tuple[tuple[str, Callable[[], ir.Model]], ...]:
-    return tuple((payload.variant["backend"], payload.model) for payload in payloads)
+def _with_profiles(targets: Sequence[Target], source: Source) -> tuple[Target, ...]:
+    """Give the targets whose engine builds for ranges of sizes those of the source."""
+    sizes = example_sizes(source.inputs, source.axes)
+    return tuple(
+        replace(target, profiles=resolve_profiles(target.tensorrt, source.axes, sizes))
+        if target.backend == "tensorrt"
+        else target
+        for target in targets
+    )
 
 
-def _rewrite(subject: _Subject, settings: CompileSettings, target: Target) -> tuple[PassStats, ...]:
+def _suspects(
+    subject: _Subject, lowered: Lowered, payload: Payload, tolerance: Tolerance
+) -> Suspects:
+    return Suspects(
+        subject.source,
+        subject.exported,
+        lowered.model,
+        ((payload.variant["backend"], payload.model),),
+        tolerance,
+        subject.plugins,
+        emulate_half,
+    )
+
+
+def _rewrite(
+    subject: _Subject, settings: CompileSettings, targets: Sequence[Target]
+) -> tuple[Lowered, ...]:
+    """Lower the exported graph for each target; for the last one without a copy."""
     model = subject.model
     simplified = run_passes(model, (Simplify(),)) if settings.simplify else ()
-    return (*simplified, *optimize(model, target=target.name, plugins=subject.plugins))
+    return tuple(
+        lower(
+            model if target is targets[-1] else model.clone(),
+            target,
+            subject.plugins,
+            simplified,
+        )
+        for target in targets
+    )
 
 
 def _manifest(
-    subject: _Subject, payloads: Sequence[Payload], passes: Sequence[PassStats]
+    subject: _Subject, payloads: Sequence[Payload], lowered: Sequence[Lowered]
 ) -> dict[str, Any]:
     source = subject.source
     return {
@@ -226,7 +300,7 @@ def _manifest(
         "signature": signature_of(subject.model, source.axes),
         "variants": [],
         "source": {"kind": source.kind, "fingerprint": source.fingerprint},
-        "passes": [record(stats) for stats in passes],
+        "passes": recorded(lowered),
         "plugins": [plugin.to_json() for plugin in subject.plugins],
         "evidence": {
             "verification": {"verified": False, "reason": "switched off with --no-verify"},
@@ -244,31 +318,3 @@ def _tool_versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return versions
-
-
-def _prove(artifact: str, trials: Sequence[Trial], suspects: Suspects) -> tuple[TrialResult, ...]:
-    results = run_trials(artifact, trials, suspects.tolerance)
-    for trial, result in zip(trials, results, strict=True):
-        if not result.passed:
-            require_repeatable(suspects.source, trials[0], suspects.tolerance)
-            raise verification_failed(trial, result, suspects)
-    return results
-
-
-def _verification(
-    settings: CompileSettings, source: Source, results: Sequence[TrialResult]
-) -> dict[str, Any]:
-    reference = (
-        "the source graph on ONNX Runtime, unoptimised"
-        if source.kind == "onnx"
-        else "the source module on PyTorch"
-    )
-    return {
-        "verified": True,
-        "reference": reference,
-        "tolerance": {
-            "sqnr_db": settings.tolerance.sqnr_db,
-            "relative": settings.tolerance.relative,
-        },
-        "trials": [result.to_json() for result in results],
-    }

@@ -112,6 +112,9 @@ def blame(
         culprit = f"{culprit}, a plugin of {plugin}"
     if engine:
         culprit = f"the build for {engine}, since our own graph is right here"
+    if engine is None and origin is not None:
+        # The node that was run may only round what this one computes.
+        node = origin
     inputs = ", ".join(str(value.name) if value is not None else "-" for value in node.inputs)
     words = f"{node.op_type} node {node.name or '(unnamed)'!r} ({inputs}) -> {error.output}"
     return Difference(words, error.problem or "differs", culprit, line, None if engine else plugin)

@@ -22,6 +22,7 @@ from pathlib import Path
 from leptonc.compiler.errors import GateError, UsageError, VerificationError
 from leptonc.compiler.verify import TrialResult
 from leptonc.runtime.arrays import Arrays, save_arrays
+from leptonc.runtime.errors import EnvironmentProblem
 
 UNITS = {
     "size": {"B": 1.0, "kB": 1e3, "MB": 1e6, "GB": 1e9},
@@ -71,6 +72,7 @@ def check_gates(
     results: Sequence[TrialResult],
     *,
     name: str,
+    not_run: str | None = None,
 ) -> None:
     """Measure what the gates need and compare.
 
@@ -80,17 +82,26 @@ def check_gates(
         inputs: The example inputs.
         results: How the trials compared.
         name: The artifact's final name, for the message.
+        not_run: Why the artifact cannot run on this machine, or None when it can.
 
     Raises:
         GateError: One or more gates are breached; all of them are named.
         UsageError: A gate on SQNR without verification.
+        EnvironmentProblem: A gate on time, and the engine cannot run here.
     """
     if not gates:
         return
     values: dict[str, float] = {"size": float(Path(artifact).stat().st_size)}
     if any(gate.name == "sqnr" for gate in gates):
         values["sqnr"] = _lowest_sqnr(results)
-    if any(gate.name in {"load", "latency"} for gate in gates):
+    timed = [gate.text for gate in gates if gate.name in {"load", "latency"}]
+    if timed and not_run is not None:
+        raise EnvironmentProblem(
+            f"the gate {timed[0]} cannot be measured on this machine: {not_run}",
+            where=f"{name}, which was not written",
+            fix="leave that gate out here, and check it where the artifact will run",
+        )
+    if timed:
         values |= _measured(artifact, inputs)
     breaches = [gate.breach(values[gate.name]) for gate in gates]
     told = [breach for breach in breaches if breach is not None]

@@ -172,7 +172,9 @@ def _verification(verification: Mapping[str, Any]) -> Table:
                 _text(output["cosine"]),
                 "equal" if decibels is None else f"{decibels} dB",
             )
-    table.caption = f"against {verification['reference']}"
+    unrun = [each for each in verification.get("variants", ()) if not each["engine_ran"]]
+    notes = [f"the engine of {each['variant']} has not run: {each['reason']}" for each in unrun]
+    table.caption = escape("\n".join([f"against {verification['reference']}", *notes]))
     return table
 
 

@@ -11,14 +11,23 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from leptonc.compiler.compare import Tolerance
 from leptonc.compiler.errors import UsageError
 from leptonc.compiler.gates import Gate
 
+if TYPE_CHECKING:
+    from leptonc.backends.tensorrt_options import TensorRTOptions
+
 PRECISIONS = ("fp32", "fp16", "bf16", "int8", "int4", "auto")
 REQUIREMENTS = ("portable", "native")
+TENSORRT = "tensorrt"
+# The fields of TensorRTOptions, which needs the extra `compile` to be imported.
+TENSORRT_OPTIONS = (
+    *("flavour", "sm", "profile", "builder_level", "workspace", "weight_streaming"),
+    *("timing_cache", "version_compatible", "hardware_compatible", "strip_weights"),
+)
 FIRST_OPSET, LAST_OPSET = 18, 23
 
 
@@ -40,6 +49,7 @@ class CompileSettings:
         plugins: Run the passes that other distributions bring.
         inputs: An .npz file with example inputs.
         gate: Budgets that the artifact must keep.
+        tensorrt: Options of the target tensorrt, None without it.
     """
 
     source: str
@@ -54,6 +64,12 @@ class CompileSettings:
     plugins: bool = True
     inputs: Path | None = None
     gate: tuple[Gate, ...] = ()
+    tensorrt: TensorRTOptions | None = None
+
+    @property
+    def export_tolerance(self) -> Tolerance:
+        """What is expected of the exported graph, which is in float32 whatever the precision."""
+        return self.tolerance if self.precision == "fp32" else Tolerance()
 
     def described(self) -> dict[str, str]:
         """Return every setting in words, to be echoed before work starts."""
@@ -61,6 +77,7 @@ class CompileSettings:
             "source": self.source,
             "target": ", ".join(self.target),
             "precision": self.precision,
+            **self._tensorrt_described(),
             "opset": str(self.opset),
             "require": self.require,
             "simplify": "yes" if self.simplify else "no",
@@ -73,6 +90,13 @@ class CompileSettings:
             "gates": ", ".join(gate.text for gate in self.gate) or "none",
             "output": str(self.output),
         }
+
+    def _tensorrt_described(self) -> dict[str, str]:
+        if self.tensorrt is None:
+            return {}
+        from leptonc.compiler.tensorrt_settings import describe_options
+
+        return describe_options(self.tensorrt)
 
 
 def resolve_settings(source: str, flags: Mapping[str, Any]) -> CompileSettings:
@@ -88,14 +112,34 @@ def resolve_settings(source: str, flags: Mapping[str, Any]) -> CompileSettings:
     values = _from_file(Path(source).with_suffix(".toml")) if source.endswith(".py") else {}
     values |= {name: value for name, value in flags.items() if value is not None and value != ()}
     values.setdefault("output", Path(f"{Path(source.rpartition(':')[2] or source).stem}.lepton"))
+    precision = values.get("precision", "fp32")
     if isinstance(values.get("tolerance"), str):
-        values["tolerance"] = Tolerance.parse(values["tolerance"])
+        values["tolerance"] = Tolerance.parse(values["tolerance"], precision)
+    values.setdefault("tolerance", Tolerance.of(precision))
     values["gate"] = tuple(
         gate if isinstance(gate, Gate) else Gate.parse(gate) for gate in values.get("gate", ())
     )
+    options = {name: values.pop(name) for name in TENSORRT_OPTIONS if name in values}
+    values["tensorrt"] = _tensorrt_options(options, values.get("target", ()), source)
     settings = CompileSettings(source=source, **values)
     _require_other_file(settings)
     return settings
+
+
+def _tensorrt_options(
+    options: Mapping[str, Any], targets: tuple[str, ...], source: str
+) -> TensorRTOptions | None:
+    if TENSORRT in targets:
+        from leptonc.compiler.tensorrt_settings import read_options
+
+        return read_options(options, source)
+    if options:
+        flags = ", ".join(f"--{name.replace('_', '-')}" for name in options)
+        raise UsageError(
+            f"{flags}: only the target tensorrt has this",
+            fix="add -t tensorrt, or leave it out",
+        )
+    return None
 
 
 def _require_other_file(settings: CompileSettings) -> None:
@@ -127,7 +171,8 @@ def _from_file(path: Path) -> dict[str, Any]:
             where=str(path),
             fix="write every setting under [compile]",
         )
-    known = {field.name for field in dataclasses.fields(CompileSettings)} - {"source"}
+    known = {field.name for field in dataclasses.fields(CompileSettings)}
+    known = known - {"source", "tensorrt"} | set(TENSORRT_OPTIONS)
     for name in table:
         if name not in known:
             raise UsageError(
@@ -139,6 +184,10 @@ def _from_file(path: Path) -> dict[str, Any]:
 
 
 def _converted(name: str, value: Any, path: Path) -> Any:
+    if name == "timing_cache" and isinstance(value, str):
+        return path.parent / value
+    if name in TENSORRT_OPTIONS:
+        return value
     if name in {"output", "inputs"} and isinstance(value, str):
         return path.parent / value
     if name in {"target", "gate"}:
@@ -154,7 +203,8 @@ def _converted(name: str, value: Any, path: Path) -> Any:
             f"opset = {value} is not from {FIRST_OPSET} to {LAST_OPSET}", where=str(path)
         )
     elif name == "tolerance" and isinstance(value, str):
-        return Tolerance.parse(value)
+        Tolerance.parse(value)
+        return value
     elif name in {"precision", "require"} and isinstance(value, str):
         choices = PRECISIONS if name == "precision" else REQUIREMENTS
         if value in choices:

@@ -16,8 +16,12 @@ from dataclasses import dataclass, field
 from typing import TextIO
 
 from rich.console import Console
+from rich.markup import escape
+from rich.status import Status
 
 from leptonc.compiler.chatter import Chatter, held_back
+
+_BAR = 24
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,8 @@ class Stages:
     debug: bool = False
     finished: list[Stage] = field(default_factory=list)
     chatter: Chatter = field(default_factory=Chatter)
+    _status: Status | None = None
+    _title: str = ""
 
     @contextmanager
     def stage(self, name: str, title: str) -> Iterator[None]:
@@ -60,8 +66,25 @@ class Stages:
         if self.console is None or not self.console.is_terminal or self.debug:
             yield
             return
-        with self.console.status(f"{title} ..."):
-            yield
+        with self.console.status(f"{title} ...") as status:
+            self._status, self._title = status, title
+            try:
+                yield
+            finally:
+                self._status = None
+
+    def progress(self, done: float, text: str) -> None:
+        """Show how far the running stage is, on a terminal.
+
+        Args:
+            done: From 0 to 1.
+            text: What is being done.
+        """
+        if self._status is None:
+            return
+        filled = round(done * _BAR)
+        bar = "━" * filled + " " * (_BAR - filled)
+        self._status.update(f"{self._title} {bar} {done:4.0%} {escape(text)}")
 
 
 def progress_stream() -> TextIO:

@@ -19,6 +19,8 @@ import onnx_ir as ir
 
 from leptonc.passes.base import Pass, PassStats
 from leptonc.passes.facts import Facts, infer_facts
+from leptonc.passes.plain_conv import PlainConvolution
+from leptonc.passes.precision import Precision
 from leptonc.passes.rule import TARGETS, Rule
 from leptonc.passes.simplify import Simplify
 from leptonc.passes.stages import STAGES
@@ -54,9 +56,19 @@ def generated() -> str:
     for stage in STAGES:
         lines.append(f"## Stage `{stage.name}`: {STAGE_TITLES[stage.name]}\n")
         lines.extend(line for make in stage.passes for line in _pass(_look(make)))
+    lines.append("## In half the width: `-p fp16` and `-p bf16`\n")
+    lines.extend(line for make in (_plain, _narrow) for line in _pass(_look(make)))
     lines.append("## On demand\n")
     lines.extend(_pass(Entry(Simplify())))
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _plain(target: str, facts: Facts) -> Pass:
+    return PlainConvolution(target, facts)
+
+
+def _narrow(target: str, facts: Facts) -> Pass:
+    return Precision(target=target, facts=facts)
 
 
 def _look(make: Any) -> Entry:

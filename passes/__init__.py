@@ -13,6 +13,8 @@ from leptonc.passes.fuse_norm import FuseNormalization
 from leptonc.passes.fuse_residual import FuseResidual
 from leptonc.passes.fuse_rotary import FuseRotary
 from leptonc.passes.lower_slices import LowerSlices
+from leptonc.passes.plain_conv import PlainConvolution
+from leptonc.passes.precision import Precision
 from leptonc.passes.rule import TARGETS
 from leptonc.passes.shapes import Shapes
 from leptonc.passes.share import Share
@@ -36,5 +38,7 @@ PASSES: tuple[type[Pass], ...] = (
     FuseResidual,
     LowerConvolution,
     LowerSlices,
+    PlainConvolution,
+    Precision,
     Simplify,
 )

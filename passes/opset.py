@@ -36,6 +36,9 @@ _CHANGED: dict[str, tuple[int, ...]] = {
     "RoiAlign": (16, 22),
 }
 
+# Of these only what `ceil_mode` means changed.
+_ROUNDING_POOLS = frozenset({"AveragePool", "LpPool", "MaxPool"})
+
 _REDUCTIONS = frozenset(
     {
         *("ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd", "ReduceL1", "ReduceL2"),
@@ -55,10 +58,20 @@ def obstacle_to_raising(model: ir.Model, version: int) -> str | None:
     if model.functions:
         return f"{refusal}: the model has functions"
     for node in all_nodes(model):
-        changes = () if node.domain else _CHANGED.get(node.op_type, ())
+        changes = () if node.domain or _pools_exactly(node) else _CHANGED.get(node.op_type, ())
         if any(current < change <= version for change in changes):
             return f"{refusal}: {node.op_type} ({node.name!r}) changed in between"
     return None
+
+
+def _pools_exactly(node: ir.Node) -> bool:
+    """Whether `node` is a pool whose windows are counted in the same way in every version."""
+    mode = node.attributes.get("ceil_mode")
+    return node.op_type in _ROUNDING_POOLS and (mode is None or not _is_set(mode))
+
+
+def _is_set(mode: ir.Attr) -> bool:
+    return mode.is_ref() or mode.value != 0
 
 
 def raise_opset(model: ir.Model, version: int, names: Names) -> None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from leptonc.runtime.errors import (
     ArtifactError,
+    DeviceMemoryError,
     EngineError,
     EngineMissingError,
     EnvironmentProblem,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ArtifactError",
+    "DeviceMemoryError",
     "Dim",
     "EngineError",
     "EngineMissingError",

@@ -1,4 +1,4 @@
-"""`python -m leptonc.runtime model.lepton inputs.npz outputs.npz [inputs outputs ...]`.
+"""`python -m leptonc.runtime [--device NAME] model.lepton inputs.npz outputs.npz [...]`.
 
 Runs an artifact with nothing but NumPy and the engine, on one or several sets of inputs; the
 compiler proves finished artifacts with it, in a process of its own.
@@ -14,17 +14,22 @@ from leptonc.runtime.arrays import load_arrays, save_arrays
 from leptonc.runtime.errors import LeptonError
 from leptonc.runtime.session import load
 
-_USAGE = "usage: python -m leptonc.runtime model.lepton inputs.npz outputs.npz [...]\n"
+_USAGE = (
+    "usage: python -m leptonc.runtime [--device NAME] model.lepton inputs.npz outputs.npz [...]\n"
+)
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run and return the exit status."""
+    device = "cpu"
+    if arguments[:1] == ["--device"] and len(arguments) > 1:
+        device, arguments = arguments[1], arguments[2:]
     if len(arguments) < 3 or len(arguments) % 2 == 0:
         sys.stderr.write(_USAGE)
         return 2
     model, *files = arguments
     try:
-        with load(model) as session:
+        with load(model, device=device) as session:
             for source, target in zip(files[::2], files[1::2], strict=True):
                 inputs = load_arrays(Path(source), may_be_empty=True)
                 save_arrays(Path(target), session.run(inputs))

@@ -8,6 +8,7 @@ LeptonError                      exit code 1   a bug in leptonc, unless a subcla
 ├── EnvironmentProblem                     5   something outside leptonc is missing or refuses
 │   ├── EngineMissingError                 5   the engine is not installed
 │   └── MachineError                       5   this machine lacks what the artifact demands
+│       └── DeviceMemoryError              5   the GPU has not enough memory left
 └── EngineError                            3   the engine refused the graph or failed while running it
 
 The other packages add their own branches: passes/errors.py, backends/errors.py, compiler/errors.py.
@@ -79,6 +80,10 @@ class EngineMissingError(EnvironmentProblem):
 
 class MachineError(EnvironmentProblem):
     """This machine lacks what the artifact demands."""
+
+
+class DeviceMemoryError(MachineError):
+    """The GPU has not enough memory left."""
 
 
 class EngineError(LeptonError):

@@ -71,12 +71,12 @@ def check_inputs(
     Raises:
         InputError: A name, type, rank or size that the model does not take.
     """
-    _check_names(signature, given)
+    check_names(signature, given)
     arrays: Arrays = {}
     sizes: dict[str, tuple[int, str]] = {}
     for spec in signature.inputs:
         array = _check_type(spec, given[spec.name])
-        _check_shape(spec, array.shape, sizes)
+        check_shape(spec, array.shape, sizes)
         arrays[spec.name] = _contiguous(array)
     return arrays, {name: size for name, (size, _) in sizes.items()}
 
@@ -88,7 +88,12 @@ def _contiguous(array: Array) -> Array:
     return array.copy(order="C")
 
 
-def _check_names(signature: Signature, given: Mapping[str, object]) -> None:
+def check_names(signature: Signature, given: Mapping[str, object]) -> None:
+    """Refuse names that the signature lacks, and missing ones.
+
+    Raises:
+        InputError: Names the first of them, and what is close to it.
+    """
     expected = [spec.name for spec in signature.inputs]
     unknown = [name for name in given if name not in expected]
     missing = [name for name in expected if name not in given]
@@ -152,9 +157,19 @@ def _check_text(spec: TensorSpec, value: Array) -> Array:
     )
 
 
-def _check_shape(
+def check_shape(
     spec: TensorSpec, shape: tuple[int, ...], sizes: dict[str, tuple[int, str]]
 ) -> None:
+    """Refuse a shape that the signature does not admit.
+
+    Args:
+        spec: The input.
+        shape: What was given.
+        sizes: The size of each named dimension and where it was first seen; added to.
+
+    Raises:
+        InputError: The rank, or the size in an axis.
+    """
     if len(shape) != len(spec.shape):
         _refuse(
             spec, f"has rank {len(shape)}, shape {list(shape)}; rank {len(spec.shape)} is needed"

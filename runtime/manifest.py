@@ -15,11 +15,13 @@ from typing import Any, NoReturn, TypeVar
 from leptonc.runtime.dtypes import ELEMENT_TYPES
 from leptonc.runtime.errors import ArtifactError
 from leptonc.runtime.layout import MAX_FILE, Section, is_count
+from leptonc.runtime.plan_demands import PlanDemands, parse_plan_demands
 from leptonc.runtime.signature import Dim, Shape, Signature, TensorSpec
 
 T = TypeVar("T")
 
 MAX_RANK = 32
+TENSORRT_BACKEND = "tensorrt"
 _FIX = "the file is damaged or was not written by leptonc: compile it again"
 
 
@@ -46,12 +48,21 @@ class Weight:
 
 @dataclass(frozen=True)
 class Demands:
-    """What a variant needs from the machine that loads it."""
+    """What a variant needs from the machine that loads it.
+
+    Attributes:
+        engine: The engine's name.
+        engine_min: The oldest version that loads it; for a plan, the version that built it.
+        opset: The operator set of the graph; 0 for a plan, which has none.
+        instructions: Instruction sets of the CPU.
+        plan: What a TensorRT plan needs besides; None for a graph.
+    """
 
     engine: str
     engine_min: tuple[int, ...]
     opset: int
     instructions: tuple[str, ...]
+    plan: PlanDemands | None = None
 
 
 @dataclass(frozen=True)
@@ -146,6 +157,9 @@ class _Reader:
         if not variants:
             self.fail("$.variants", "there is no variant")
         self.unique([variant.name for variant in variants], "$.variants")
+        for index, variant in enumerate(variants):
+            if variant.demands.plan is not None:
+                self.profiles(variant.demands.plan, signature, f"$.variants[{index}].demands")
         return Manifest(name, signature, variants, MappingProxyType(value))
 
     def signature(self, value: Any) -> Signature:
@@ -197,18 +211,23 @@ class _Reader:
         names = {weight.name for weight in weights}
         if len(names) != len(weights):
             self.unique([weight.name for weight in weights], f"{path}.weights")
+        backend = self.text(value, "backend", path)
         return Variant(
             self.text(value, "name", path),
-            self.text(value, "backend", path),
+            backend,
             self.text(value, "device", path),
             self.text(value, "precision", path),
-            self.demands(self.get(value, "demands", path), f"{path}.demands"),
+            self.demands(self.get(value, "demands", path), f"{path}.demands", backend),
             graph,
             MappingProxyType(options),
             weights,
         )
 
-    def demands(self, value: Any, path: str) -> Demands:
+    def demands(self, value: Any, path: str, backend: str) -> Demands:
+        if backend == TENSORRT_BACKEND:
+            engine = self.text(value, "engine", path)
+            plan = parse_plan_demands(value, path, self.fail)
+            return Demands(engine, plan.version, 0, (), plan)
         version = self.text(value, "engine_min", path)
         parts = version.split(".")
         if not all(part.isascii() and part.isdecimal() and len(part) < 10 for part in parts):
@@ -220,6 +239,16 @@ class _Reader:
             self.count(value, "opset", path),
             instructions,
         )
+
+    def profiles(self, plan: PlanDemands, signature: Signature, path: str) -> None:
+        ranks = {spec.name: len(spec.shape) for spec in signature.inputs}
+        for index, profile in enumerate(plan.profiles):
+            for name, bounds in profile.items():
+                if ranks.get(name) != len(bounds.min):
+                    self.fail(
+                        f"{path}.profiles[{index}]",
+                        f"{name!r} of rank {len(bounds.min)} is not an input of the model",
+                    )
 
     def instruction(self, value: Any, path: str) -> str:
         if not isinstance(value, str) or not value:

@@ -5,17 +5,24 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
-from leptonc.runtime import ort
-from leptonc.runtime.artifact import Artifact, Verification, available_threads, open_artifact
+import numpy as np
+
+from leptonc.runtime.artifact import Artifact, open_artifact
 from leptonc.runtime.binding import Binding
 from leptonc.runtime.errors import InputError, LeptonError, UnsupportedError
 from leptonc.runtime.inputs import Array, Arrays, InputGate
-from leptonc.runtime.machine import check_instructions
+from leptonc.runtime.loading import LoadOptions, open_first
 from leptonc.runtime.manifest import Variant
-from leptonc.runtime.ort_engine import OrtEngine
 from leptonc.runtime.signature import Signature
+from leptonc.runtime.variant_choice import DEVICES, candidates
+
+if TYPE_CHECKING:
+    from leptonc.runtime.device_binding import DeviceBinding
+    from leptonc.runtime.loading import Engine
+    from leptonc.runtime.tensorrt_engine import TensorRTEngine
+    from leptonc.runtime.tensorrt_run import PendingRun
 
 
 class Session:
@@ -29,12 +36,13 @@ class Session:
         manifest: Everything the compiler recorded, as plain JSON values; treat as read-only.
     """
 
-    def __init__(self, artifact: Artifact, variant: Variant, engine: OrtEngine) -> None:
+    def __init__(self, artifact: Artifact, variant: Variant, engine: Engine) -> None:
         self.path = artifact.path
         self.signature: Signature = artifact.manifest.signature
         self.variant: str = variant.name
         self.manifest: Mapping[str, Any] = artifact.manifest.raw
-        self._engine: OrtEngine | None = engine
+        self._engine: Engine | None = engine
+        self._is_tensorrt = variant.demands.plan is not None
         self._gate = InputGate(self.signature)
 
     def __call__(self, /, **inputs: Array) -> Arrays:
@@ -54,6 +62,19 @@ class Session:
         engine = self._engine or self._open_engine()
         return engine.run(self._gate.check(inputs))
 
+    def run_async(self, inputs: Mapping[str, Array]) -> PendingRun:
+        """Start a run and return; `result()` of what is returned waits for the outputs.
+
+        The inputs are copied: they may be overwritten at once. TensorRT variants only.
+
+        Raises:
+            InputError: As for `run`; or no optimisation profile takes the shapes.
+            UnsupportedError: The variant runs on another engine.
+            EngineError: The engine failed.
+        """
+        engine = self._tensorrt("has no asynchronous runs", "call run() on a thread")
+        return engine.start(self._gate.check(inputs))
+
     def warm_up(self) -> None:
         """Return when the session runs at full speed (see `load`, "eager").
 
@@ -63,22 +84,34 @@ class Session:
         self._open_engine().finish()
 
     def bind(
-        self, inputs: Mapping[str, Array], outputs: Mapping[str, Array] | None = None
-    ) -> Binding:
+        self, inputs: Mapping[str, Any], outputs: Mapping[str, Any] | None = None
+    ) -> Binding | DeviceBinding:
         """Bind arrays for runs without copies or allocation; warms the session up.
 
         Args:
-            inputs: Contiguous arrays, one for each input; later runs read them again.
+            inputs: Contiguous arrays, one for each input; later runs read them again. For a
+                TensorRT variant also arrays on the GPU that speak DLPack: of torch, of CuPy.
             outputs: Arrays to be filled; those not given are allocated once, here.
 
         Raises:
             InputError: As for `run`, and for arrays that cannot be bound.
+            UnsupportedError: An array lies on a GPU and the variant runs elsewhere.
         """
-        return Binding(self._open_engine(), self.signature, inputs, outputs or {})
+        outputs = outputs or {}
+        if all(isinstance(value, np.ndarray) for value in (*inputs.values(), *outputs.values())):
+            return Binding(self._open_engine(), self.signature, inputs, outputs)
+        from leptonc.runtime.device_binding import DeviceBinding, on_device
+
+        if not any(map(on_device, (*inputs.values(), *outputs.values()))):
+            return Binding(self._open_engine(), self.signature, inputs, outputs)
+        engine = self._tensorrt("takes no arrays that lie on a GPU", "bind NumPy arrays")
+        return DeviceBinding(engine, self.signature, inputs, outputs)
 
     def close(self) -> None:
         """Let go of the engine and of the mapped file; runs in progress finish first."""
-        self._engine = None
+        engine, self._engine = self._engine, None
+        if engine is not None and self._is_tensorrt:
+            cast("TensorRTEngine", engine).close()
 
     def __enter__(self) -> Session:
         return self
@@ -94,7 +127,17 @@ class Session:
     def __repr__(self) -> str:
         return f"Session({self.path!r}, variant={self.variant!r}, {self.signature})"
 
-    def _open_engine(self) -> OrtEngine:
+    def _tensorrt(self, otherwise: str, fix: str) -> TensorRTEngine:
+        engine = self._open_engine()
+        if not self._is_tensorrt:
+            raise UnsupportedError(
+                f"the variant {self.variant!r} {otherwise}",
+                where=self.path,
+                fix=f"{fix}, or load a TensorRT variant",
+            )
+        return cast("TensorRTEngine", engine)
+
+    def _open_engine(self) -> Engine:
         if self._engine is None:
             raise InputError(
                 "the session is closed", where=self.path, fix="load the artifact again"
@@ -106,23 +149,34 @@ def load(
     path: str | os.PathLike[str],
     *,
     device: str = "cpu",
+    variant: str | None = None,
     threads: int | None = None,
     verify: bool = True,
     spinning: bool = True,
     eager: bool = False,
+    cuda_graphs: bool = False,
+    runtime_cache: str | os.PathLike[str] | bool = True,
 ) -> Session:
     """Load an artifact.
 
     Args:
         path: A `.lepton` file.
-        device: Where to run; this build offers "cpu".
+        device: Where to run: "cpu", "gpu", or "auto" for the GPU if the artifact and the machine
+            can, and else the CPU; `Session.variant` and a warning in the log "leptonc.runtime"
+            say that. Without "auto" an engine that does not work is never replaced by another.
+        variant: The name of the variant to use, instead of the first that suits the device.
         threads: Threads within one operator; None lets the engine take one for each core.
         verify: Check every hash before any byte reaches the engine. Without it only the
-            structure and the manifest are checked: for files that were verified before.
+            structure and the manifest are checked: for files that were verified before. A
+            TensorRT plan is native code: its own hash is checked always.
         spinning: Let idle threads spin: faster on a quiet machine, slower on a crowded one.
         eager: Prepare a large model fully before returning. Otherwise it answers from the
             mapped file at first, and from the second run on is prepared for full speed in the
             background; answers before and after may differ in the last bits.
+        cuda_graphs: On a GPU, record the kernels of a bound run once and replay them.
+        runtime_cache: Where TensorRT-RTX keeps the kernels that it compiles on this machine, for
+            the next start: a file or a folder, True for beside the artifact, False for nowhere.
+            A place that cannot be written is no error.
 
     Raises:
         ArtifactError: The file is not a valid artifact.
@@ -131,55 +185,29 @@ def load(
         EnvironmentProblem: The engine, or the machine, is not what it demands.
         EngineError: The engine refuses the graph.
     """
-    _check_arguments(device, threads)
+    _check_arguments(device, threads, cuda_graphs=cuda_graphs)
+    options = LoadOptions(threads, verify, spinning, eager, cuda_graphs, runtime_cache)
     artifact = open_artifact(path)
     try:
-        variant = _choose_variant(artifact, device)
-        check_instructions(variant.demands.instructions, artifact.path)
-        engine = _import_while_verifying(artifact, verify=verify)
-        ort.check_version(engine, variant, artifact.path)
-        loaded = OrtEngine(
-            engine, artifact, variant, threads=threads, spinning=spinning, eager=eager
-        )
+        usable = candidates(artifact.manifest.variants, device, variant, artifact.path)
+        chosen, engine = open_first(artifact, usable, options)
     except LeptonError:
         artifact.close()
         raise
-    return Session(artifact, variant, loaded)
+    return Session(artifact, chosen, engine)
 
 
-def _import_while_verifying(artifact: Artifact, *, verify: bool) -> Any:
-    """Import the engine on this thread while others hash; both are needed, neither waits."""
-    if not verify:
-        return ort.import_engine()
-    verification = Verification(artifact, available_threads())
-    try:
-        engine = ort.import_engine()
-    except LeptonError:
-        verification.cancel()
-        raise
-    verification.wait()
-    return engine
-
-
-def _check_arguments(device: str, threads: int | None) -> None:
-    if device != "cpu":
+def _check_arguments(device: str, threads: int | None, *, cuda_graphs: bool) -> None:
+    if device not in DEVICES:
         raise UnsupportedError(
             f"there is no device {device!r} in this build", fix='load(path, device="cpu")'
+        )
+    if cuda_graphs and device == "cpu":
+        raise UnsupportedError(
+            "CUDA graphs are recorded on a GPU only", fix='load(path, device="gpu")'
         )
     if threads is not None and (type(threads) is not int or threads < 1):
         raise InputError(
             f"threads={threads!r} is not a positive integer",
             fix="give the number of threads, or None for one for each core",
         )
-
-
-def _choose_variant(artifact: Artifact, device: str) -> Variant:
-    for variant in artifact.manifest.variants:
-        if variant.backend == "ort" and variant.device == device:
-            return variant
-    names = ", ".join(variant.name for variant in artifact.manifest.variants)
-    raise UnsupportedError(
-        f"the artifact has no variant that this build can run on {device!r}: it has {names}",
-        where=artifact.path,
-        fix="compile it with `-t ort-cpu`",
-    )

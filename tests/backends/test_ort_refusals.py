@@ -175,8 +175,8 @@ TARGETS = [
     ("-cpu", "'-cpu' is not a target"),
     ("ort-tpu", "'ort-tpu' is not a target"),
     ("", "'' is not a target"),
-    ("nope-cpu", "there is no backend 'nope'"),
-    ("ort-gpu", "does not build for 'gpu' yet"),
+    ("nope-cpu", "'nope-cpu' is not a target"),
+    ("ort-gpu", "'ort-gpu' is not a target"),
 ]
 
 
@@ -186,6 +186,11 @@ def test_a_target_that_does_not_exist_is_refused(text: str, message: str) -> Non
         find_backend(Target.parse(text))
     assert caught.value.exit_code == 4
     assert caught.value.fix
+
+
+def test_a_target_without_a_backend_is_refused() -> None:
+    with pytest.raises(UnsupportedTargetError, match="there is no backend 'nope'"):
+        find_backend(Target("nope", "cpu"))
 
 
 def test_a_precision_that_does_not_exist_is_refused() -> None:

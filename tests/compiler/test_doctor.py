@@ -59,7 +59,7 @@ def test_everything_that_setup_installs_is_found_here():
     assert diagnosis.leptonc == metadata.version("leptonc")
 
 
-@pytest.mark.parametrize("target", ["ort-cuda", "tensorrt", "openvino"])
+@pytest.mark.parametrize("target", ["tensorrt", "openvino"])
 def test_targets_without_a_backend_are_said_to_be_unsupported(target: str):
     found = capability(doctor.diagnose(), target)
     assert (found.state, found.command) == ("unsupported", None)
@@ -88,6 +88,20 @@ def test_a_version_outside_the_bounds_is_named_with_the_bound(monkeypatch: pytes
 def test_the_gpu_build_of_onnxruntime_runs_the_cpu_target(monkeypatch: pytest.MonkeyPatch):
     Installed(monkeypatch, {"numpy": "2.0.0", "onnxruntime-gpu": "1.31.1"})
     assert capability(doctor.diagnose(), "ort-cpu").state == "ready"
+
+
+@pytest.mark.parametrize(("driver", "state"), [(True, "ready"), (False, "missing")])
+def test_a_gpu_target_needs_a_driver(monkeypatch: pytest.MonkeyPatch, driver: bool, state: str):
+    Installed(monkeypatch, {"numpy": "2.0.0", "onnxruntime-gpu": "1.31.1"})
+    monkeypatch.setattr(doctor, "has_driver", lambda: driver)
+    found = capability(doctor.diagnose(), "ort-cuda")
+    assert found.state == state
+    assert driver or "no NVIDIA driver" in found.detail
+
+
+def test_a_gpu_target_names_its_extra(monkeypatch: pytest.MonkeyPatch):
+    Installed(monkeypatch, {"numpy": "2.0.0"})
+    assert capability(doctor.diagnose(), "ort-cuda").command == "pip install 'leptonc[gpu]'"
 
 
 def test_running_from_an_uninstalled_folder_is_explained(monkeypatch: pytest.MonkeyPatch):

@@ -48,8 +48,12 @@ ALLOWED: dict[str, frozenset[str]] = {
 # One file each that may load what its package otherwise may not.
 ALONE: dict[str, frozenset[str]] = {
     "runtime/ort.py": frozenset({"onnxruntime"}),
+    "runtime/tensorrt.py": frozenset({"tensorrt_rtx_bindings", "tensorrt"}),
+    "runtime/cuda.py": frozenset({"cuda"}),
     # onnx_ir reads protobuf from a file only; a graph inside an artifact is not one.
     "backends/unpack.py": frozenset({"onnx"}),
+    # Run as a process of its own: a builder that crashes takes nothing with it.
+    "backends/tensorrt_builder.py": frozenset({"tensorrt_rtx_bindings", "tensorrt"}),
     "passes/simplify.py": frozenset({"onnxsim", "onnx"}),
     # onnx_ir's own call of the inference copies the model three times.
     "passes/onnx_inference.py": frozenset({"onnx"}),

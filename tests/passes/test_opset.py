@@ -61,7 +61,7 @@ def test_an_opset_is_never_lowered(parse):
         ),
         (
             20,
-            "y = MaxPool <kernel_shape = [1, 1]> (x)",
+            "y = MaxPool <kernel_shape = [1, 1], ceil_mode = 1> (x)",
             "opset 20 is not raised to 23: MaxPool ('') changed in between",
         ),
     ],
@@ -82,3 +82,17 @@ def test_functions_are_an_obstacle(parse):
         "opset 20 is not raised to 23: the model has functions"
     )
     assert obstacle_to_raising(model, 20) is None
+
+
+@pytest.mark.parametrize("operator", ["MaxPool", "AveragePool"])
+@pytest.mark.parametrize("mode", ["", ", ceil_mode = 0"])
+def test_a_pool_that_rounds_down_means_the_same_in_every_version(parse, run, operator, mode):
+    body = (
+        f"y = {operator} <kernel_shape = [2, 2], strides = [2, 2], pads = [1, 0, 0, 1]{mode}> (x)"
+    )
+    model = parse(HEAD.format(18) + f"g (float[1,2,5,5] x) => (float[1,2,3,3] y) {{ {body} }}")
+    feeds = {"x": np.arange(50, dtype=np.float32).reshape(1, 2, 5, 5)}
+    before = run(model, feeds)
+    assert obstacle_to_raising(model, 22) is None
+    raise_opset(model, 22, Names(model))
+    np.testing.assert_array_equal(run(model, feeds)[0], before[0])

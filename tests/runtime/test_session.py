@@ -148,7 +148,7 @@ def test_closing_while_other_threads_run_breaks_no_run(linear: Path) -> None:
 
 
 ARGUMENTS = [
-    ({"device": "gpu"}, UnsupportedError, "there is no device 'gpu'"),
+    ({"device": "gpu"}, UnsupportedError, "no variant that this build can run on 'gpu'"),
     ({"device": "tpu"}, UnsupportedError, "there is no device 'tpu'"),
     ({"threads": 0}, InputError, "threads=0 is not a positive integer"),
     ({"threads": -1}, InputError, "threads=-1 is not a positive integer"),
@@ -182,7 +182,7 @@ def test_a_damaged_weight_is_found_before_the_engine_sees_anything(
     linear: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     damage(linear, linear_weights()["w"].tobytes()[:64])
-    monkeypatch.setattr(leptonc.runtime.session, "OrtEngine", None)
+    monkeypatch.setattr(leptonc.runtime.loading, "OrtEngine", None)
     with pytest.raises(IntegrityError, match="section 'weights', chunk 0"):
         load(linear)
 
@@ -256,7 +256,7 @@ def test_a_machine_without_the_demanded_instructions_is_refused_before_the_engin
     assert caught.value.exit_code == 5
 
 
-@pytest.mark.parametrize(("key", "value"), [("backend", "tensorrt"), ("device", "gpu")])
+@pytest.mark.parametrize(("key", "value"), [("backend", "openvino"), ("device", "gpu")])
 def test_an_artifact_for_something_else_is_refused(key: str, value: str, tmp_path: Path) -> None:
     path = linear_with(tmp_path, lambda variant: variant.update({key: value}))
     with pytest.raises(

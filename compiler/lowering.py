@@ -1,0 +1,80 @@
+"""The graph of one target: rewritten for its engine, and in the precision that was asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import onnx_ir as ir
+
+from leptonc.backends.base import Target
+from leptonc.compiler.explain import record
+from leptonc.passes import optimize
+from leptonc.passes.base import Pass, PassStats
+from leptonc.passes.half_types import HALF_TYPES
+from leptonc.passes.pipeline import run_passes
+from leptonc.passes.plain_conv import PlainConvolution
+from leptonc.passes.plugins import Plugin
+from leptonc.passes.precision import Precision
+from leptonc.passes.stages import summary
+
+# What the passes rewrite for, by the backend and the device of the target.
+_REWRITTEN_FOR = {
+    ("ort", "cpu"): "ort-cpu",
+    ("ort", "gpu"): "ort-cuda",
+    ("tensorrt", "gpu"): "primitive",
+}
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """A graph as the backend of its target gets it.
+
+    Attributes:
+        target: What it is for.
+        model: The graph.
+        passes: What each pass did to it.
+    """
+
+    target: Target
+    model: ir.Model
+    passes: tuple[PassStats, ...]
+
+
+def lower(
+    model: ir.Model, target: Target, plugins: Sequence[Plugin], before: tuple[PassStats, ...] = ()
+) -> Lowered:
+    """Rewrite `model` in place for `target`.
+
+    The graph is first brought into the form that the engine runs best, in float32, and then
+    into the precision: rules that know normalisation and attention then see no casts between
+    their nodes.
+
+    Args:
+        model: The exported graph.
+        target: Backend, device and precision.
+        plugins: Passes of others.
+        before: What was done to `model` already.
+    """
+    rewritten_for = _REWRITTEN_FOR[target.backend, target.device]
+    stats = (*before, *optimize(model, target=rewritten_for, plugins=plugins))
+    if target.precision in HALF_TYPES:
+        narrowed = run_passes(model, _narrowing(target.precision, rewritten_for))
+        cleaned = optimize(model, target=rewritten_for, plugins=plugins)
+        stats = summary((*stats, *narrowed, *cleaned))
+    return Lowered(target, model, stats)
+
+
+def _narrowing(precision: str, rewritten_for: str) -> tuple[Pass, ...]:
+    narrow = Precision(precision, target=rewritten_for)
+    return (PlainConvolution(), narrow) if rewritten_for == "ort-cuda" else (narrow,)
+
+
+def recorded(lowered: Sequence[Lowered]) -> list[dict[str, Any]]:
+    """Return the manifest's entries, with the target of each where there are several."""
+    if len(lowered) == 1:
+        return [record(stats) for stats in lowered[0].passes]
+    return [
+        {**record(stats), "target": each.target.name} for each in lowered for stats in each.passes
+    ]
