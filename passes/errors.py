@@ -22,6 +22,12 @@ class ModelError(LeptonError):
     exit_code = 3
 
 
+class RangesError(LeptonError):
+    """A calibration table is damaged, was made with another graph, or lacks a tensor."""
+
+    exit_code = 3
+
+
 class PassRefusedError(LeptonError):
     """A pass that was asked for by name cannot run on this graph."""
 
