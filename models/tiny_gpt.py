@@ -159,7 +159,10 @@ def build() -> nn.Module:
 
 def example_inputs() -> dict[str, torch.Tensor]:
     """Return two lines of 32 bytes."""
-    lines = [b"def median(values: list[float]):\n"[:32], b"import sys\n\nclass Reader(object):\n"[:32]]
+    lines = [
+        b"def median(values: list[float]):\n"[:32],
+        b"import sys\n\nclass Reader(object):\n"[:32],
+    ]
     return {"input_ids": torch.tensor([list(line) for line in lines])}
 
 

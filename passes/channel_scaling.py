@@ -159,9 +159,7 @@ def _source(node: ir.Node) -> _Start | None:
     return None
 
 
-def _start(
-    node: ir.Node, indices: Sequence[int], *, axis: int, operand_axis: int
-) -> _Start | None:
+def _start(node: ir.Node, indices: Sequence[int], *, axis: int, operand_axis: int) -> _Start | None:
     operands: list[Operand] = []
     for index in indices:
         value = node.inputs[index] if index < len(node.inputs) else None
@@ -280,7 +278,7 @@ def _reader(node: ir.Node, start: _Start) -> Operand | None:
     if node.op_type == "Conv":
         # With a group for each channel the filters of input channel c are those of output c.
         axis = 1 if group == 1 else 0
-        fits = start.axis == 1 and (group == 1 or shape[1] == 1 and shape[0] == group)
+        fits = start.axis == 1 and (group == 1 or (shape[1] == 1 and shape[0] == group))
     elif start.axis != -1 or len(shape) != 2:
         return None
     elif node.op_type == "Gemm":
