@@ -13,7 +13,7 @@ import importlib.util
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -70,7 +70,70 @@ def open_recipe(spec: str, inputs: Path | None) -> Source:
         program=module,
         user_code=origin.parent if origin else None,
         weight_bytes=weight_bytes,
+        calibration_data=_data_of(recipe, origin, spec),
     )
+
+
+def _data_of(
+    recipe: object, origin: Path | None, spec: str
+) -> Callable[[], Iterator[object]] | None:
+    """Return a function that gives the batches of `calibration_data()`, if the recipe has it."""
+    if not _has(recipe, "calibration_data"):
+        return None
+    folder = origin.parent if origin else Path.cwd()
+    return lambda: _batches(recipe, "calibration_data", folder, spec)
+
+
+def _batches(recipe: object, function: str, folder: Path, spec: str) -> Iterator[object]:
+    """Call a function of the user's and yield what it gives, with the user's errors told."""
+    with _import_path(folder):
+        data = _call(recipe, function, spec)
+    yield from _items(data, f"{function}()", folder, spec)
+
+
+def _items(data: object, name: str, folder: Path, spec: str) -> Iterator[object]:
+    """Yield the items of an iterable of the user's; what it raises becomes one error."""
+    if isinstance(data, Mapping | str) or not isinstance(data, Iterable):
+        raise RecipeError(
+            f"{name} is a {type(data).__name__}, not an iterable of input mappings",
+            where=spec,
+            fix="yield one {input name: array} for each batch",
+        )
+    with _import_path(folder), _user_errors(f"{name} failed", spec):
+        items = iter(data)
+    while True:
+        # Generators run only now, and may import their neighbours.
+        with _import_path(folder), _user_errors(f"{name} failed", spec):
+            try:
+                item = next(items)
+            except StopIteration:
+                return
+        yield item
+
+
+def open_attribute(spec: str) -> Iterator[object]:
+    """Yield the items of `module:attribute` or `file.py:attribute`, an iterable or its maker.
+
+    Raises:
+        SourceError: The file or module does not exist.
+        RecipeError: There is no such attribute, it is not iterable, or it failed.
+    """
+    target, _, attribute = spec.rpartition(":")
+    module = _load_file(Path(target)) if target.endswith(".py") else _import_module(target, spec)
+    found: object = module
+    for part in attribute.split("."):
+        if not hasattr(found, part):
+            raise RecipeError(
+                f"{target!r} has no attribute {attribute!r}",
+                where=spec,
+                fix="name an iterable of input mappings, or a function that returns one",
+            )
+        found = getattr(found, part)
+    folder = Path(module.__file__).resolve().parent if module.__file__ else Path.cwd()
+    if callable(found):
+        with _import_path(folder), _user_errors(f"{attribute}() failed", spec):
+            found = found()
+    yield from _items(found, attribute, folder, spec)
 
 
 def _require_declared(declared: Mapping[str, object], example: Arrays, inputs: Path) -> None:

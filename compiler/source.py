@@ -8,10 +8,10 @@ the dynamic dimensions with their bounds, and a fingerprint of code and weights.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 
@@ -50,6 +50,8 @@ class Source:
         graph: An ONNX graph with lazy weights, or None when `program` is set.
         user_code: The folder whose files count as the user's own in error messages.
         weight_bytes: The size of parameters and buffers.
+        calibration_data: Returns the batches of the recipe's own calibration data; None when
+            the source brings none.
     """
 
     kind: SourceKind
@@ -62,6 +64,7 @@ class Source:
     graph: ir.Model | None = None
     user_code: Path | None = None
     weight_bytes: int = 0
+    calibration_data: Callable[[], Iterable[Any]] | None = None
 
 
 def open_source(spec: str, *, inputs: Path | None = None) -> Source:

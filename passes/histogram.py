@@ -31,14 +31,16 @@ def count(array: np.ndarray[Any, Any]) -> Counts:
     Args:
         array: Any shape; other types than float32 are converted to it.
     """
+    counts = np.zeros(BINS, np.int64)
+    add_counts(counts, array)
+    return counts
+
+
+def add_counts(counts: Counts, array: np.ndarray[Any, Any]) -> None:
+    """Add how many elements of `array` fall into each bin to `counts`, in place."""
     flat = np.ascontiguousarray(array, dtype=np.float32).reshape(-1)
-    return np.bincount(flat.view(np.uint16)[_UPPER::2], minlength=BINS).astype(np.int64)
-
-
-def has_non_finite(counts: Counts) -> bool:
-    """Whether an infinity or a NaN was counted."""
-    positive = counts[_INFINITE:_SIGN].any()
-    return bool(positive or counts[_SIGN | _INFINITE :].any())
+    found = np.bincount(flat.view(np.uint16)[_UPPER::2])
+    counts[: len(found)] += found
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from leptonc.passes.histogram import Counts, count, has_non_finite
+from leptonc.passes.histogram import Counts, add_counts, count
 
 Channels = np.ndarray[Any, np.dtype[np.float32]]
 
@@ -72,6 +72,49 @@ class TensorRange:
         )
 
 
+@dataclass(frozen=True)
+class Bounds:
+    """The smallest and the largest element of a tensor in one sample.
+
+    Attributes:
+        low: The smallest.
+        high: The largest.
+        channels: The largest magnitude for each index of the channel axis, if it has one.
+    """
+
+    low: float
+    high: float
+    channels: Channels | None = None
+
+
+def find_bounds(array: np.ndarray[Any, Any], channel_axis: int | None = None) -> Bounds:
+    """Return the bounds of a tensor.
+
+    Args:
+        array: Of a float type, any shape.
+        channel_axis: The axis to keep a largest magnitude for each index of, or None.
+
+    Raises:
+        ValueError: It holds an infinity or a NaN, or nothing.
+    """
+    if not array.size:
+        raise ValueError("is empty")
+    channels = None
+    if channel_axis is None:
+        low, high = array.min(), array.max()
+    else:
+        axis = channel_axis % array.ndim
+        others = tuple(index for index in range(array.ndim) if index != axis)
+        lows, highs = array.min(axis=others), array.max(axis=others)
+        low, high = lows.min(), highs.max()
+        channels = np.maximum(highs, -lows).astype(np.float32) + np.float32(0)
+    if not (np.isfinite(low) and np.isfinite(high)):
+        # Both minimum and maximum of what holds a NaN are NaN.
+        raise ValueError("holds " + ("NaN" if np.isnan(low) else "an infinity"))
+    # Adding 0 makes a plain 0 of a negative one, which equals it but is spelled otherwise.
+    return Bounds(float(low) + 0.0, float(high) + 0.0, channels)
+
+
 def observe(array: np.ndarray[Any, Any], channel_axis: int | None = None) -> TensorRange:
     """Return what one sample shows of a tensor.
 
@@ -82,28 +125,40 @@ def observe(array: np.ndarray[Any, Any], channel_axis: int | None = None) -> Ten
     Raises:
         ValueError: It holds an infinity or a NaN, or nothing.
     """
-    if not array.size:
-        raise ValueError("is empty")
-    counts = count(array)
-    if has_non_finite(counts):
-        raise ValueError("holds " + ("NaN" if np.isnan(array).any() else "an infinity"))
-    low, high = np.float32(array.min()), np.float32(array.max())
-    channels = None if channel_axis is None else _magnitudes(array, channel_axis)
-    # Adding 0 makes a plain 0 of a negative one, which equals it but is spelled otherwise.
-    bounds = float(low) + 0.0, float(high) + 0.0
-    return TensorRange(1, *bounds, units(float(low)), units(float(high)), counts, channels)
+    array = array.astype(np.float32, copy=False)
+    found = find_bounds(array, channel_axis)
+    return add_observed(None, array, found)
+
+
+def add_observed(
+    total: TensorRange | None, array: np.ndarray[Any, Any], found: Bounds
+) -> TensorRange:
+    """Return what one more sample adds to `total`, whose histogram is changed in place.
+
+    Args:
+        total: What was observed before, or None.
+        array: The tensor in this sample, float32.
+        found: Its bounds.
+    """
+    low, high = units(found.low), units(found.high)
+    if total is None:
+        return TensorRange(1, found.low, found.high, low, high, count(array), found.channels)
+    add_counts(total.counts, array)
+    return TensorRange(
+        total.samples + 1,
+        min(total.minimum, found.low),
+        max(total.maximum, found.high),
+        total.sum_minimum + low,
+        total.sum_maximum + high,
+        total.counts,
+        _larger(total.channels, found.channels),
+    )
 
 
 def units(number: float) -> int:
     """Return a number that float32 can hold as a multiple of 2^-149."""
     numerator, denominator = number.as_integer_ratio()
     return numerator * ((1 << _UNIT_BITS) // denominator)
-
-
-def _magnitudes(array: np.ndarray[Any, Any], axis: int) -> Channels:
-    others = tuple(index for index in range(array.ndim) if index != axis % array.ndim)
-    largest = np.maximum(array.max(axis=others), -array.min(axis=others))
-    return np.asarray(largest, dtype=np.float32) + np.float32(0)
 
 
 def _larger(first: Channels | None, second: Channels | None) -> Channels | None:
