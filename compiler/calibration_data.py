@@ -18,7 +18,7 @@ import torch
 
 from leptonc.compiler.errors import CalibrationError
 from leptonc.compiler.recipe import open_attribute
-from leptonc.compiler.source import Source
+from leptonc.compiler.source import Source, UserData
 from leptonc.compiler.torch_reference import as_array
 
 _HOW = (
@@ -71,8 +71,23 @@ class Batch:
     columns: Mapping[str, Column]
 
 
-def open_batches(data: str | None, source: Source) -> Iterator[Batch]:
-    """Yield the batches that the user named, or those of the recipe.
+@dataclass(frozen=True)
+class Batches:
+    """Calibration data, to be gone through once.
+
+    Attributes:
+        name: What to call it in messages.
+        items: The batches.
+        length: How many, or None when that is not known.
+    """
+
+    name: str
+    items: Iterator[Batch]
+    length: int | None
+
+
+def open_batches(data: str | None, source: Source) -> Batches:
+    """Open the data that the user named, or that of the recipe.
 
     Args:
         data: An .npz file, a folder of them, `module:attribute`, `file.py:attribute`, or None
@@ -90,19 +105,29 @@ def open_batches(data: str | None, source: Source) -> Iterator[Batch]:
                 where=source.name,
                 fix=_HOW,
             )
-        yield from _from_items(source.calibration_data(), "calibration_data()")
-    elif Path(data).is_dir():
-        yield from _from_folder(Path(data))
-    elif ":" in data and not Path(data).exists():
-        yield from _from_items(open_attribute(data), data)
-    else:
-        yield from _from_file(Path(data))
+        return _from_user(source.calibration_data())
+    path = Path(data)
+    if path.is_dir():
+        files = sorted(path.glob("*.npz"))
+        if not files:
+            raise CalibrationError(
+                "the folder holds no .npz files", where=data, fix="write some with numpy.savez"
+            )
+        return Batches(data, (batch for file in files for batch in _from_file(file)), len(files))
+    if ":" in data and not path.exists():
+        return _from_user(open_attribute(data))
+    if not path.is_file():
+        raise CalibrationError("there is no such file with calibration data", where=data, fix=_HOW)
+    return Batches(data, _from_file(path), 1)
 
 
-def _from_items(items: object, name: str) -> Iterator[Batch]:
-    assert isinstance(items, Iterator)
-    for number, item in enumerate(items):
-        where = f"item {number} of {name}"
+def _from_user(data: UserData) -> Batches:
+    return Batches(data.name, _checked_items(data), data.length)
+
+
+def _checked_items(data: UserData) -> Iterator[Batch]:
+    for number, item in enumerate(data.items):
+        where = f"item {number} of {data.name}"
         if not isinstance(item, Mapping):
             raise CalibrationError(
                 f"this is a {type(item).__name__}, not a mapping of input names to arrays",
@@ -124,16 +149,6 @@ def _plain(name: object, value: object, where: str) -> np.ndarray:
     )
 
 
-def _from_folder(folder: Path) -> Iterator[Batch]:
-    files = sorted(folder.glob("*.npz"))
-    if not files:
-        raise CalibrationError(
-            "the folder holds no .npz files", where=str(folder), fix="write some with numpy.savez"
-        )
-    for file in files:
-        yield from _from_file(file)
-
-
 def _from_file(path: Path) -> Iterator[Batch]:
     try:
         with ExitStack() as stack:
@@ -146,10 +161,6 @@ def _from_file(path: Path) -> Iterator[Batch]:
             if not columns:
                 raise CalibrationError("the .npz file holds no arrays", where=str(path), fix=_HOW)
             yield Batch(str(path), columns)
-    except FileNotFoundError as error:
-        raise CalibrationError(
-            "there is no such file with calibration data", where=str(path), fix=_HOW
-        ) from error
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zipfile.zlib.error) as error:
         raise CalibrationError(
             f"not a readable .npz file: {error}",

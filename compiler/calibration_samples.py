@@ -7,13 +7,13 @@ another. So the size of a batch leaves no trace in what is observed.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from leptonc.compiler.calibration_data import Batch, Column, StoredArray
+from leptonc.compiler.calibration_data import Batch, Batches, Column, StoredArray
 from leptonc.compiler.dimensions import example_sizes, resize_inputs
 from leptonc.compiler.errors import CalibrationError
 from leptonc.compiler.source import Source
@@ -37,12 +37,14 @@ class Sample:
         where: The batch that it came from.
         inputs: Checked arrays, one per input.
         digest: SHA-256 of the inputs.
+        share: Which part of the data there is up to and with this sample; None when unknown.
     """
 
     number: int
     where: str
     inputs: Arrays
     digest: bytes
+    share: float | None = None
 
     def __str__(self) -> str:
         return f"sample {self.number} ({self.where})"
@@ -61,7 +63,7 @@ class Cut:
     signature: Signature
     rows: Mapping[str, int]
 
-    def samples(self, batches: Iterable[Batch], *, limit: int | None) -> Iterator[Sample]:
+    def samples(self, batches: Batches, *, limit: int | None = None) -> Iterator[Sample]:
         """Yield the samples of `batches`, at most `limit`.
 
         Raises:
@@ -69,16 +71,19 @@ class Cut:
                 input and the sample.
         """
         number = 0
-        for batch in batches:
-            for where, inputs in self._cut(batch, number):
+        for index, batch in enumerate(batches.items):
+            for where, inputs, part in self._cut(batch, number):
+                sample = _checked(self.signature, inputs, number, where)
+                share = (index + part) / batches.length if batches.length else None
+                if limit is not None:
+                    share = max(share or 0.0, (number + 1) / limit)
+                yield replace(sample, share=share)
+                number += 1
                 if number == limit:
                     return
-                yield _checked(self.signature, inputs, number, where)
-                number += 1
-            if number == limit:
-                return
 
-    def _cut(self, batch: Batch, number: int) -> Iterator[tuple[str, Mapping[str, object]]]:
+    def _cut(self, batch: Batch, number: int) -> Iterator[tuple[str, Mapping[str, object], float]]:
+        """Yield each sample of a batch: its place, its inputs, and the part of the batch so far."""
         specs = {spec.name: spec for spec in self.signature.inputs}
         if batch.columns.keys() != specs.keys():
             _checked(self.signature, batch.columns, number, batch.where)
@@ -93,7 +98,8 @@ class Cut:
             taken = {
                 name: _piece(batch.columns[name], index, shape) for name, shape in pieces.items()
             }
-            yield where, {name: taken[name] if name in taken else whole[name] for name in specs}
+            inputs = {name: taken[name] if name in taken else whole[name] for name in specs}
+            yield where, inputs, (index + 1) / count
 
     def _pieces(
         self, batch: Batch, number: int, specs: Mapping[str, TensorSpec]

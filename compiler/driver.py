@@ -103,7 +103,7 @@ def compile_model(
     backends = [find_backend(target) for target in targets]
     plugins = load_plugins([one.name for one in PASSES]) if settings.plugins else ()
     with scratch_folder() as folder, stage_artifact(settings.output) as staged:
-        subject = replace(_open_and_export(settings, stages), plugins=plugins)
+        subject = replace(open_and_export(settings, stages), plugins=plugins)
         with stages.stage("optimize", "rewrite the graph"):
             passes = _rewrite(subject, settings, targets[0])
         with stages.stage("build", f"build for {', '.join(settings.target)}"):
@@ -127,7 +127,7 @@ def compile_model(
 
 
 @dataclass(frozen=True)
-class _Subject:
+class Subject:
     """A source, the right answers, its graph before and during the rewriting, and who helps."""
 
     source: Source
@@ -137,7 +137,8 @@ class _Subject:
     plugins: tuple[Plugin, ...] = ()
 
 
-def _open_and_export(settings: CompileSettings, stages: Stages) -> _Subject:
+def open_and_export(settings: CompileSettings, stages: Stages) -> Subject:
+    """Open the source, compute the right answers, and export it; nothing is rewritten yet."""
     with stages.stage("load", "load the source"):
         source = open_source(settings.source, inputs=settings.inputs)
     with stages.stage("reference", "run the source at each shape"):
@@ -148,16 +149,16 @@ def _open_and_export(settings: CompileSettings, stages: Stages) -> _Subject:
         # The file's own graph stays as it is: it is the reference.
         model = exported.model.clone()
         settle_outputs(model, trials)
-        return _Subject(source, trials, exported, model)
+        return Subject(source, trials, exported, model)
     with stages.stage("probe", "try other shapes on the export"):
         probe_dimensions(exported.model, source, trials, settings.tolerance)
-    return _Subject(source, trials, exported, exported.model)
+    return Subject(source, trials, exported, exported.model)
 
 
 def _finish(
     settings: CompileSettings,
     stages: Stages,
-    subject: _Subject,
+    subject: Subject,
     payloads: Sequence[Payload],
     *,
     staged: StagedArtifact,
@@ -210,14 +211,14 @@ def _lowered(payloads: Sequence[Payload]) -> tuple[tuple[str, Callable[[], ir.Mo
     return tuple((payload.variant["backend"], payload.model) for payload in payloads)
 
 
-def _rewrite(subject: _Subject, settings: CompileSettings, target: Target) -> tuple[PassStats, ...]:
+def _rewrite(subject: Subject, settings: CompileSettings, target: Target) -> tuple[PassStats, ...]:
     model = subject.model
     simplified = run_passes(model, (Simplify(),)) if settings.simplify else ()
     return (*simplified, *optimize(model, target=target.name, plugins=subject.plugins))
 
 
 def _manifest(
-    subject: _Subject, payloads: Sequence[Payload], passes: Sequence[PassStats]
+    subject: Subject, payloads: Sequence[Payload], passes: Sequence[PassStats]
 ) -> dict[str, Any]:
     source = subject.source
     return {

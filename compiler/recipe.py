@@ -13,7 +13,7 @@ import importlib.util
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -24,7 +24,7 @@ import torch
 from leptonc.compiler.dimensions import parse_dynamic_axes
 from leptonc.compiler.errors import RecipeError, SourceError
 from leptonc.compiler.module_check import require_plain_module
-from leptonc.compiler.source import Source, hash_file, require_file
+from leptonc.compiler.source import Source, UserData, hash_file, require_file
 from leptonc.compiler.torch_reference import TorchReference, example_arrays, hash_weights
 from leptonc.runtime.arrays import Arrays, load_arrays
 from leptonc.runtime.errors import InputError, LeptonError
@@ -74,21 +74,24 @@ def open_recipe(spec: str, inputs: Path | None) -> Source:
     )
 
 
-def _data_of(
-    recipe: object, origin: Path | None, spec: str
-) -> Callable[[], Iterator[object]] | None:
-    """Return a function that gives the batches of `calibration_data()`, if the recipe has it."""
+def _data_of(recipe: object, origin: Path | None, spec: str) -> Callable[[], UserData] | None:
+    """Return a function that calls `calibration_data()`, if the recipe has it."""
     if not _has(recipe, "calibration_data"):
         return None
     folder = origin.parent if origin else Path.cwd()
-    return lambda: _batches(recipe, "calibration_data", folder, spec)
+
+    def call() -> UserData:
+        with _import_path(folder):
+            data = _call(recipe, "calibration_data", spec)
+        return _user_data(data, "calibration_data()", folder, spec)
+
+    return call
 
 
-def _batches(recipe: object, function: str, folder: Path, spec: str) -> Iterator[object]:
-    """Call a function of the user's and yield what it gives, with the user's errors told."""
-    with _import_path(folder):
-        data = _call(recipe, function, spec)
-    yield from _items(data, f"{function}()", folder, spec)
+def _user_data(data: object, name: str, folder: Path, spec: str) -> UserData:
+    with _user_errors(f"{name} failed", spec):
+        length = len(data) if isinstance(data, Sized) else None
+    return UserData(name, _items(data, name, folder, spec), length)
 
 
 def _items(data: object, name: str, folder: Path, spec: str) -> Iterator[object]:
@@ -111,8 +114,8 @@ def _items(data: object, name: str, folder: Path, spec: str) -> Iterator[object]
         yield item
 
 
-def open_attribute(spec: str) -> Iterator[object]:
-    """Yield the items of `module:attribute` or `file.py:attribute`, an iterable or its maker.
+def open_attribute(spec: str) -> UserData:
+    """Return the items of `module:attribute` or `file.py:attribute`, an iterable or its maker.
 
     Raises:
         SourceError: The file or module does not exist.
@@ -133,7 +136,7 @@ def open_attribute(spec: str) -> Iterator[object]:
     if callable(found):
         with _import_path(folder), _user_errors(f"{attribute}() failed", spec):
             found = found()
-    yield from _items(found, attribute, folder, spec)
+    return _user_data(found, spec, folder, spec)
 
 
 def _require_declared(declared: Mapping[str, object], example: Arrays, inputs: Path) -> None:
