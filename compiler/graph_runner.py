@@ -1,7 +1,7 @@
-"""Run an onnx-ir graph on ONNX Runtime, by default exactly as it is written: nothing optimised.
+"""Run an onnx-ir graph on ONNX Runtime exactly as it is written: no optimiser, no fusion.
 
 The compiler compares graphs with one another and with the module; for that the engine must
-compute each node as it stands. Calibration runs one graph over much data, and may optimise it. Large weights reach the engine without a copy and without
+compute each node as it stands. Large weights reach the engine without a copy and without
 the graph ever being one protobuf of their size.
 """
 
@@ -31,8 +31,6 @@ from leptonc.runtime.ort import (
 
 INLINE_BYTES = 1 << 10
 AS_WRITTEN = {"optimize": "none"}
-# On CPUs that fusion is slower than what it replaces.
-OPTIMISED = {"optimize": "layout", "disabled_optimizers": "SkipLayerNormFusion"}
 # How ONNX Runtime words that a file is too new: the version found, and the last that it knows.
 _NEWER = (
     (
@@ -50,17 +48,14 @@ _ELEMENT_NAMES = {element.onnx: name for name, element in ELEMENT_TYPES.items()}
 
 
 class GraphRunner:
-    """An ONNX Runtime session over a graph."""
+    """An ONNX Runtime session over a graph, with all graph optimisations off."""
 
-    def __init__(
-        self, model: ir.Model, *, extra_outputs: Sequence[str] = (), optimized: bool = False
-    ) -> None:
+    def __init__(self, model: ir.Model, *, extra_outputs: Sequence[str] = ()) -> None:
         """Open a session.
 
         Args:
             model: The graph; unchanged afterwards.
             extra_outputs: Names of inner values of the main graph to return as well.
-            optimized: Let the engine fuse nodes and pack weights, for many runs.
 
         Raises:
             UnsupportedOperatorError: ONNX Runtime has no kernel for a node.
@@ -72,12 +67,10 @@ class GraphRunner:
         # The engine keeps pointers into the weights, so they live as long as the session.
         self._weights = weights
         options = session_options(engine)
-        if not optimized:
-            # It is run a few times at most: packing its weights would not pay.
-            options.add_session_config_entry("session.disable_prepacking", "1")
-        settings = OPTIMISED if optimized else AS_WRITTEN
+        # A graph is run a few times at most here: packing its weights would not pay.
+        options.add_session_config_entry("session.disable_prepacking", "1")
         try:
-            self._session = open_session(engine, graph, weights, options, settings)
+            self._session = open_session(engine, graph, weights, options, AS_WRITTEN)
         except engine_failures(engine) as error:
             refuse(str(error), model)
 
