@@ -19,12 +19,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import torch
 
 from leptonc.compiler.dimensions import parse_dynamic_axes
 from leptonc.compiler.errors import RecipeError, SourceError
 from leptonc.compiler.module_check import require_plain_module
-from leptonc.compiler.source import Source, UserData, hash_file, require_file
+from leptonc.compiler.source import Evaluate, Source, UserData, hash_file, require_file
 from leptonc.compiler.torch_reference import TorchReference, example_arrays, hash_weights
 from leptonc.runtime.arrays import Arrays, load_arrays
 from leptonc.runtime.errors import InputError, LeptonError
@@ -71,7 +72,35 @@ def open_recipe(spec: str, inputs: Path | None) -> Source:
         user_code=origin.parent if origin else None,
         weight_bytes=weight_bytes,
         calibration_data=_data_of(recipe, origin, spec),
+        evaluate=_evaluation_of(recipe, origin, spec),
     )
+
+
+def _evaluation_of(recipe: object, origin: Path | None, spec: str) -> Evaluate | None:
+    """Return the recipe's `evaluate`, with its answer checked, if it has one."""
+    if not _has(recipe, "evaluate"):
+        return None
+    folder = origin.parent if origin else Path.cwd()
+
+    def evaluate(predict: Callable[[Mapping[str, np.ndarray]], Arrays]) -> dict[str, float]:
+        with _import_path(folder), _user_errors("evaluate() failed", spec):
+            figures = recipe.evaluate(predict)  # type: ignore[attr-defined]
+        if not isinstance(figures, Mapping) or not figures:
+            raise RecipeError(
+                f"evaluate() returns {type(figures).__name__}, not figures by name",
+                where=spec,
+                fix='return a mapping such as {"accuracy": 0.93}',
+            )
+        try:
+            return {str(name): float(value) for name, value in figures.items()}
+        except (TypeError, ValueError) as error:
+            raise RecipeError(
+                f"evaluate() returns a figure that is no number: {error}",
+                where=spec,
+                fix='return a mapping such as {"accuracy": 0.93}',
+            ) from error
+
+    return evaluate
 
 
 def _data_of(recipe: object, origin: Path | None, spec: str) -> Callable[[], UserData] | None:

@@ -35,6 +35,9 @@ class Reference(Protocol):
         ...
 
 
+Evaluate = Callable[[Callable[[Mapping[str, np.ndarray]], Arrays]], dict[str, float]]
+
+
 @dataclass(frozen=True)
 class UserData:
     """Calibration data as the user's code gives it.
@@ -67,6 +70,8 @@ class Source:
         weight_bytes: The size of parameters and buffers.
         calibration_data: Opens the recipe's own calibration data, from its start; None when
             the source brings none.
+        evaluate: The recipe's own evaluation of a function from inputs to outputs; None when
+            the source brings none.
     """
 
     kind: SourceKind
@@ -80,6 +85,7 @@ class Source:
     user_code: Path | None = None
     weight_bytes: int = 0
     calibration_data: Callable[[], UserData] | None = None
+    evaluate: Evaluate | None = None
 
 
 def open_source(spec: str, *, inputs: Path | None = None) -> Source:
