@@ -6,6 +6,7 @@ memory. The file is gone as soon as the engine has it open.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,8 @@ class ObservedGraph:
         """
         engine = import_engine()
         self._failures = engine_failures(engine)
-        options = session_options(engine)
+        # By default the engine uses one thread for each physical core only.
+        options = session_options(engine, threads=len(os.sched_getaffinity(0)))
         options.graph_optimization_level = engine.GraphOptimizationLevel.ORT_ENABLE_ALL
         with scratch_folder() as folder:
             path = _written(model, extra_outputs, folder)
