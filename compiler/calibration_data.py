@@ -7,6 +7,7 @@ row. Random data does not exist here: without data there are no ranges.
 from __future__ import annotations
 
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -161,7 +162,7 @@ def _from_file(path: Path) -> Iterator[Batch]:
             if not columns:
                 raise CalibrationError("the .npz file holds no arrays", where=str(path), fix=_HOW)
             yield Batch(str(path), columns)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zipfile.zlib.error) as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise CalibrationError(
             f"not a readable .npz file: {error}",
             where=str(path),

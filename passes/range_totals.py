@@ -95,4 +95,4 @@ class RangeTotals:
 def _same_channels(first: Channels | None, second: Channels | None) -> bool:
     if first is None or second is None:
         return first is second
-    return first.shape == second.shape
+    return bool(first.shape == second.shape)
