@@ -34,21 +34,28 @@ class LayerStatistics:
 
     Attributes:
         rows: How many were added up.
-        hessian: X^T X, `[K, K]`.
+        energy: The sum of the squares in each column of X, `[K]`: the diagonal of X^T X.
         mean: The mean row, `[K]`.
         largest: The largest magnitude in each column of X, `[K]`.
         kept: Some of the rows, evenly spread over the samples, float32 `[rows, K]`.
+        hessian: X^T X, `[K, K]`; None where it was not asked for.
     """
 
     rows: int
-    hessian: Floats
+    energy: Floats
     mean: Floats
     largest: Floats
     kept: np.ndarray[Any, np.dtype[np.float32]]
+    hessian: Floats | None = None
 
 
 def statistics_in_groups(
-    model: ir.Model, layers: Sequence[LayerMatrix], samples: Samples, count: int
+    model: ir.Model,
+    layers: Sequence[LayerMatrix],
+    samples: Samples,
+    count: int,
+    *,
+    hessians: bool = False,
 ) -> Iterator[tuple[LayerMatrix, LayerStatistics]]:
     """Yield each layer with its statistics, in the order of `layers`.
 
@@ -57,17 +64,18 @@ def statistics_in_groups(
         layers: Of the main graph of `model`.
         samples: Gives the same samples each time it is called.
         count: How many they are.
+        hessians: Also add up X^T X, which takes `8 K^2` bytes and much of the time.
 
     Raises:
         InputError: There are no samples.
     """
-    for group in _groups(layers):
+    for group in _groups(layers, hessians):
         names = sorted({layer.input_name for layer in group})
         produced = {value.name for node in model.graph for value in node.outputs}
         outputs = {value.name for value in model.graph.outputs}
         inner = [name for name in names if name in produced - outputs]
         runner = ObservedGraph(model, inner)
-        sums = {id(layer): _Sums(layer, count) for layer in group}
+        sums = {id(layer): _Sums(layer, count, hessians) for layer in group}
         for sample in samples():
             found: Arrays = {**sample, **runner(sample)}
             for layer in group:
@@ -76,11 +84,11 @@ def statistics_in_groups(
             yield layer, sums.pop(id(layer)).finish()
 
 
-def _groups(layers: Sequence[LayerMatrix]) -> Iterator[list[LayerMatrix]]:
+def _groups(layers: Sequence[LayerMatrix], hessians: bool) -> Iterator[list[LayerMatrix]]:
     group: list[LayerMatrix] = []
     used = 0
     for layer in layers:
-        needed = layer.rows * (layer.rows * 8 + ROWS_KEPT * 4)
+        needed = layer.rows * ((layer.rows * 8 if hessians else 24) + ROWS_KEPT * 4)
         if group and used + needed > GROUP_BYTES:
             yield group
             group, used = [], 0
@@ -93,10 +101,11 @@ def _groups(layers: Sequence[LayerMatrix]) -> Iterator[list[LayerMatrix]]:
 class _Sums:
     """Adds up the statistics of one layer, sample by sample."""
 
-    def __init__(self, layer: LayerMatrix, samples: int) -> None:
+    def __init__(self, layer: LayerMatrix, samples: int, hessian: bool) -> None:
         self._layer = layer
         self._keep = max(1, ROWS_KEPT // max(1, samples))
-        self._hessian = np.zeros((layer.rows, layer.rows))
+        self._hessian = np.zeros((layer.rows, layer.rows)) if hessian else None
+        self._energy = np.zeros(layer.rows)
         self._sum = np.zeros(layer.rows)
         self._largest = np.zeros(layer.rows)
         self._rows = 0
@@ -105,7 +114,9 @@ class _Sums:
 
     def add(self, array: np.ndarray[Any, Any]) -> None:
         found = self._layer.inputs(array, ROWS_OF_SAMPLE)
-        self._hessian += found.T @ found
+        if self._hessian is not None:
+            self._hessian += found.T @ found
+        self._energy += np.einsum("rk,rk->k", found, found, dtype=np.float64)
         self._sum += found.sum(axis=0, dtype=np.float64)
         if len(found):
             np.maximum(self._largest, np.abs(found).max(axis=0), out=self._largest)
@@ -123,8 +134,9 @@ class _Sums:
             )
         return LayerStatistics(
             self._rows,
-            self._hessian,
+            self._energy,
             self._sum / self._rows,
             self._largest,
             np.concatenate(self._kept),
+            self._hessian,
         )

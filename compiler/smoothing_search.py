@@ -59,7 +59,7 @@ def choose_smoothing(
 
 def _noise(rows: Array, weights: Sequence[Array], exact: Sequence[Array]) -> float:
     """Return the noise of the layers relative to their signal, added up."""
-    rounded = _round_activations(rows)
+    rounded = round_activations(rows)
     total = 0.0
     for weight, right in zip(weights, exact, strict=True):
         difference = rounded @ _round_weight(weight) - right
@@ -68,7 +68,7 @@ def _noise(rows: Array, weights: Sequence[Array], exact: Sequence[Array]) -> flo
     return total
 
 
-def _round_activations(rows: Array) -> Array:
+def round_activations(rows: Array) -> Array:
     """Round to 256 levels from the smallest to the largest element, with an exact 0."""
     low, high = min(float(rows.min()), 0.0), max(float(rows.max()), 0.0)
     scale = (high - low) / 255
