@@ -91,8 +91,8 @@ def observe_ranges(
                 if report is not None:
                     report(sample.number + 1, sample.share)
             run.settle()
-            _require_samples(run, batches.name)
-            inputs.require_variety(run.totals.samples)
+            run.require_all(inputs.samples, batches.name)
+            inputs.require_variety()
         except BaseException as error:
             pool.shutdown()
             run.keep(error)
@@ -187,6 +187,30 @@ class _Run:
             raise _not_observable(error.tensor, str(error), sample) from error
         self._chain.update(sample.digest)
 
+    def require_all(self, samples: int, name: str) -> None:
+        """Refuse data without a sample, or with fewer than the checkpoint holds.
+
+        Args:
+            samples: How many there were, those of the checkpoint included.
+            name: What to call the data.
+
+        Raises:
+            CalibrationError: There were too few.
+        """
+        if samples < self.resumed:
+            raise CalibrationError(
+                f"the checkpoint holds {self.resumed} samples, but the data ends after {samples}",
+                where=name,
+                fix="calibrate with the same data, without a lower --samples, or delete the "
+                "checkpoint and start again",
+            )
+        if samples == 0:
+            raise CalibrationError(
+                "no data, no INT8: there is not a single sample",
+                where=name,
+                fix="give at least one; a few hundred are usual",
+            )
+
     def keep(self, error: BaseException) -> None:
         """Write the checkpoint of a run that ends early, and say so in the error."""
         done = self.totals.samples
@@ -228,15 +252,6 @@ def _not_observable(tensor: Observed, what: str, sample: Sample) -> CalibrationE
     )
 
 
-def _require_samples(run: _Run, name: str) -> None:
-    if run.totals.samples == 0:
-        raise CalibrationError(
-            "no data, no INT8: there is not a single sample",
-            where=name,
-            fix="give at least one; a few hundred are usual",
-        )
-
-
 class _InputValues:
     """Finds inputs that hold one number only in all samples."""
 
@@ -244,8 +259,10 @@ class _InputValues:
         self._values: dict[str, object] = {}
         self._constant: dict[str, bool] = {}
         self._floats: set[str] = set()
+        self.samples = 0
 
     def look(self, sample: Sample) -> None:
+        self.samples += 1
         for name, array in sample.inputs.items():
             if not self._constant.get(name, True):
                 continue
@@ -254,7 +271,7 @@ class _InputValues:
             if array.dtype.kind == "f" and array.size > 1:
                 self._floats.add(name)
 
-    def require_variety(self, samples: int) -> None:
+    def require_variety(self) -> None:
         """Refuse constant data.
 
         A mask of ones or a scalar setting may be constant; a signal may not, and not everything.
@@ -267,6 +284,6 @@ class _InputValues:
         for name in [*(name for name in constant if name in self._floats), *odd]:
             raise CalibrationError(
                 f"the input {name!r} is constant: {self._values[name]} everywhere",
-                where=f"samples 0 to {samples - 1}",
+                where=f"samples 0 to {self.samples - 1}",
                 fix="calibrate with real data: ranges of constant data fit nothing else",
             )
