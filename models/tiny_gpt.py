@@ -33,7 +33,7 @@ ROWS = 16
 LEARNING_RATE = 3e-3
 
 EVALUATED = ("fractions", "heapq", "shlex", "statistics", "textwrap")
-EVALUATED_WINDOWS = 128
+EVALUATED_WINDOWS = 64
 CALIBRATED = ("bisect", "contextlib", "csv", "string")
 CALIBRATED_WINDOWS = 32
 TRAINED = (
@@ -192,11 +192,11 @@ def evaluate(predict: Callable[[Arrays], Arrays]) -> dict[str, float]:
     bits = 0.0
     for start in range(0, len(found), ROWS):
         rows = found[start : start + ROWS]
-        logits = np.asarray(predict({"input_ids": rows[:, :-1]})["logits"], dtype=np.float64)
+        logits = predict({"input_ids": rows[:, :-1]})["logits"]
         logits = logits - logits.max(axis=-1, keepdims=True)
-        total = np.log(np.exp(logits).sum(axis=-1))
+        total = np.log(np.exp(logits).sum(axis=-1, dtype=np.float64))
         chosen = np.take_along_axis(logits, rows[:, 1:, None], axis=-1)[..., 0]
-        bits += float((total - chosen).sum()) / np.log(2)
+        bits += float((total - chosen).sum(dtype=np.float64)) / np.log(2)
     return {"bits_per_byte": float(bits / (len(found) * CONTEXT))}
 
 
