@@ -89,6 +89,18 @@ def leptonc() -> None:
 @click.option("--inputs", type=click.Path(path_type=Path), help="Example inputs as .npz.")
 @click.option("--tolerance", help="e.g. sqnr=70 (dB) or sqnr=60,relative=0.01.")
 @click.option("--gate", multiple=True, help="size=400MB, load=0.5s, latency=20ms, sqnr=90dB.")
+@click.option("--max-error", help="With -p int8 or int4: sqnr=30 (dB) or cosine=0.999.")
+@click.option(
+    "--evaluate", help="With --max-drop: a figure of evaluate(); NAME:min if lower is better."
+)
+@click.option("--max-drop", help="How much worse it may become: 0.5% of it, or 0.003 absolute.")
+@click.option(
+    "--no-recovery",
+    "recovery",
+    flag_value=False,
+    default=None,
+    help="Round to the nearest, and smooth nothing.",
+)
 @click.option("--simplify", is_flag=True, default=None, help="Run onnxsim as well.")
 @click.option(
     "--without-plugins",
