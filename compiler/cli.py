@@ -97,7 +97,9 @@ def _run(arguments: list[str]) -> int:
         # click turns whatever interrupted a command into an Abort.
         terminated = isinstance(stop.__cause__ or stop, _TerminatedError)
         code = TERMINATED if terminated else INTERRUPTED
-        _report(arguments, "interrupted: nothing was written", code)
+        # A command that keeps what it has done says so in the interrupt itself.
+        told = str(stop.__cause__ or stop) or "interrupted: nothing was written"
+        _report(arguments, told, code)
         return code
     except SystemExit as done:
         return done.code if isinstance(done.code, int) else BUG

@@ -112,7 +112,7 @@ def compile_model(
     backends = [find_backend(target) for target in targets]
     plugins = load_plugins([one.name for one in PASSES]) if settings.plugins else ()
     with scratch_folder() as folder, stage_artifact(settings.output) as staged:
-        subject = replace(_open_and_export(settings, stages), plugins=plugins)
+        subject = replace(open_and_export(settings, stages), plugins=plugins)
         targets = _with_profiles(targets, subject.source)
         with stages.stage("optimize", "rewrite the graph"):
             lowered = _rewrite(subject, settings, targets)
@@ -150,13 +150,13 @@ def lowered_graphs(settings: CompileSettings, stages: Stages) -> tuple[Lowered, 
     for target in targets:
         find_backend(target)
     plugins = load_plugins([one.name for one in PASSES]) if settings.plugins else ()
-    subject = replace(_open_and_export(settings, stages), plugins=plugins)
+    subject = replace(open_and_export(settings, stages), plugins=plugins)
     with stages.stage("optimize", "rewrite the graph"):
         return _rewrite(subject, settings, targets)
 
 
 @dataclass(frozen=True)
-class _Subject:
+class Subject:
     """A source, the right answers, its graph before and during the rewriting, and who helps."""
 
     source: Source
@@ -166,7 +166,8 @@ class _Subject:
     plugins: tuple[Plugin, ...] = ()
 
 
-def _open_and_export(settings: CompileSettings, stages: Stages) -> _Subject:
+def open_and_export(settings: CompileSettings, stages: Stages) -> Subject:
+    """Open the source, compute the right answers, and export it; nothing is rewritten yet."""
     with stages.stage("load", "load the source"):
         source = open_source(settings.source, inputs=settings.inputs)
     with stages.stage("reference", "run the source at each shape"):
@@ -177,16 +178,16 @@ def _open_and_export(settings: CompileSettings, stages: Stages) -> _Subject:
         # The file's own graph stays as it is: it is the reference.
         model = exported.model.clone()
         settle_outputs(model, trials)
-        return _Subject(source, trials, exported, model)
+        return Subject(source, trials, exported, model)
     with stages.stage("probe", "try other shapes on the export"):
         probe_dimensions(exported.model, source, trials, settings.export_tolerance)
-    return _Subject(source, trials, exported, exported.model)
+    return Subject(source, trials, exported, exported.model)
 
 
 def _finish(
     settings: CompileSettings,
     stages: Stages,
-    subject: _Subject,
+    subject: Subject,
     built: Sequence[tuple[Lowered, Payload]],
     *,
     staged: StagedArtifact,
@@ -260,7 +261,7 @@ def _with_profiles(targets: Sequence[Target], source: Source) -> tuple[Target, .
 
 
 def _suspects(
-    subject: _Subject, lowered: Lowered, payload: Payload, tolerance: Tolerance
+    subject: Subject, lowered: Lowered, payload: Payload, tolerance: Tolerance
 ) -> Suspects:
     return Suspects(
         subject.source,
@@ -274,7 +275,7 @@ def _suspects(
 
 
 def _rewrite(
-    subject: _Subject, settings: CompileSettings, targets: Sequence[Target]
+    subject: Subject, settings: CompileSettings, targets: Sequence[Target]
 ) -> tuple[Lowered, ...]:
     """Lower the exported graph for each target; for the last one without a copy."""
     model = subject.model
@@ -291,7 +292,7 @@ def _rewrite(
 
 
 def _manifest(
-    subject: _Subject, payloads: Sequence[Payload], lowered: Sequence[Lowered]
+    subject: Subject, payloads: Sequence[Payload], lowered: Sequence[Lowered]
 ) -> dict[str, Any]:
     source = subject.source
     return {

@@ -6,6 +6,7 @@ LeptonError (runtime/errors.py)
 │   ├── RecipeError                3   the recipe lacks a function, or one of them failed
 │   ├── PickleRefusedError         3   the weights are a pickle, which is a program
 │   └── OnnxFileError              3   an .onnx file that is invalid, truncated or lacks its data
+├── CalibrationError               3   no data to calibrate with, or data that cannot be right
 ├── ExportError                    3   torch.export refused the module
 │   └── BakedDimensionError        3   a dynamic dimension became a constant in the graph
 ├── ExportUnsupportedError         4   PyTorch has no ONNX form for an operator of the module
@@ -41,6 +42,12 @@ class PickleRefusedError(SourceError):
 
 class OnnxFileError(SourceError):
     """An .onnx file that is invalid, truncated, or whose external data is missing or unsafe."""
+
+
+class CalibrationError(LeptonError):
+    """There is no data to calibrate with, or it cannot be right."""
+
+    exit_code = 3
 
 
 class ExportError(LeptonError):

@@ -13,18 +13,19 @@ import importlib.util
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import torch
 
 from leptonc.compiler.dimensions import parse_dynamic_axes
 from leptonc.compiler.errors import RecipeError, SourceError
 from leptonc.compiler.module_check import require_plain_module
-from leptonc.compiler.source import Source, hash_file, require_file
+from leptonc.compiler.source import Evaluate, Source, UserData, hash_file, require_file
 from leptonc.compiler.torch_reference import TorchReference, example_arrays, hash_weights
 from leptonc.runtime.arrays import Arrays, load_arrays
 from leptonc.runtime.errors import InputError, LeptonError
@@ -70,7 +71,101 @@ def open_recipe(spec: str, inputs: Path | None) -> Source:
         program=module,
         user_code=origin.parent if origin else None,
         weight_bytes=weight_bytes,
+        calibration_data=_data_of(recipe, origin, spec),
+        evaluate=_evaluation_of(recipe, origin, spec),
     )
+
+
+def _evaluation_of(recipe: object, origin: Path | None, spec: str) -> Evaluate | None:
+    """Return the recipe's `evaluate`, with its answer checked, if it has one."""
+    if not _has(recipe, "evaluate"):
+        return None
+    folder = origin.parent if origin else Path.cwd()
+
+    def evaluate(predict: Callable[[Mapping[str, np.ndarray]], Arrays]) -> dict[str, float]:
+        with _import_path(folder), _user_errors("evaluate() failed", spec):
+            figures = recipe.evaluate(predict)  # type: ignore[attr-defined]
+        if not isinstance(figures, Mapping) or not figures:
+            raise RecipeError(
+                f"evaluate() returns {type(figures).__name__}, not figures by name",
+                where=spec,
+                fix='return a mapping such as {"accuracy": 0.93}',
+            )
+        try:
+            return {str(name): float(value) for name, value in figures.items()}
+        except (TypeError, ValueError) as error:
+            raise RecipeError(
+                f"evaluate() returns a figure that is no number: {error}",
+                where=spec,
+                fix='return a mapping such as {"accuracy": 0.93}',
+            ) from error
+
+    return evaluate
+
+
+def _data_of(recipe: object, origin: Path | None, spec: str) -> Callable[[], UserData] | None:
+    """Return a function that calls `calibration_data()`, if the recipe has it."""
+    if not _has(recipe, "calibration_data"):
+        return None
+    folder = origin.parent if origin else Path.cwd()
+
+    def call() -> UserData:
+        with _import_path(folder):
+            data = _call(recipe, "calibration_data", spec)
+        return _user_data(data, "calibration_data()", folder, spec)
+
+    return call
+
+
+def _user_data(data: object, name: str, folder: Path, spec: str) -> UserData:
+    with _user_errors(f"{name} failed", spec):
+        length = len(data) if isinstance(data, Sized) else None
+    return UserData(name, _items(data, name, folder, spec), length)
+
+
+def _items(data: object, name: str, folder: Path, spec: str) -> Iterator[object]:
+    """Yield the items of an iterable of the user's; what it raises becomes one error."""
+    if isinstance(data, Mapping | str) or not isinstance(data, Iterable):
+        raise RecipeError(
+            f"{name} is a {type(data).__name__}, not an iterable of input mappings",
+            where=spec,
+            fix="yield one {input name: array} for each batch",
+        )
+    with _import_path(folder), _user_errors(f"{name} failed", spec):
+        items = iter(data)
+    while True:
+        # Generators run only now, and may import their neighbours.
+        with _import_path(folder), _user_errors(f"{name} failed", spec):
+            try:
+                item = next(items)
+            except StopIteration:
+                return
+        yield item
+
+
+def open_attribute(spec: str) -> UserData:
+    """Return the items of `module:attribute` or `file.py:attribute`, an iterable or its maker.
+
+    Raises:
+        SourceError: The file or module does not exist.
+        RecipeError: There is no such attribute, it is not iterable, or it failed.
+    """
+    target, _, attribute = spec.rpartition(":")
+    module = _load_file(Path(target)) if target.endswith(".py") else _import_module(target, spec)
+    found: object = module
+    for part in attribute.split("."):
+        if not hasattr(found, part):
+            raise RecipeError(
+                f"{target!r} has no attribute {attribute!r}",
+                where=spec,
+                fix="name an iterable of input mappings, or a function that returns one",
+            )
+        found = getattr(found, part)
+    folder = Path(module.__file__).resolve().parent if module.__file__ else Path.cwd()
+    if callable(found):
+        with _import_path(folder), _user_errors(f"{attribute}() failed", spec):
+            found = found()
+    return _user_data(found, spec, folder, spec)
 
 
 def _require_declared(declared: Mapping[str, object], example: Arrays, inputs: Path) -> None:

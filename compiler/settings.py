@@ -16,11 +16,13 @@ from typing import TYPE_CHECKING, Any
 from leptonc.compiler.compare import Tolerance
 from leptonc.compiler.errors import UsageError
 from leptonc.compiler.gates import Gate
+from leptonc.compiler.goals import Goal, parse_goals
 
 if TYPE_CHECKING:
     from leptonc.backends.tensorrt_options import TensorRTOptions
 
 PRECISIONS = ("fp32", "fp16", "bf16", "int8", "int4", "auto")
+QUANTIZED = ("int8", "int4")
 REQUIREMENTS = ("portable", "native")
 TENSORRT = "tensorrt"
 # The fields of TensorRTOptions, which needs the extra `compile` to be imported.
@@ -50,6 +52,10 @@ class CompileSettings:
         inputs: An .npz file with example inputs.
         gate: Budgets that the artifact must keep.
         tensorrt: Options of the target tensorrt, None without it.
+        max_error: How far a quantised model may be from the source, e.g. `sqnr=30`.
+        evaluate: A figure of the source's evaluation, e.g. `accuracy` or `bits_per_byte:min`.
+        max_drop: How much worse that figure may become, e.g. `0.5%`.
+        recovery: Win accuracy back by smoothing activations and careful rounding.
     """
 
     source: str
@@ -71,6 +77,27 @@ class CompileSettings:
         """What is expected of the exported graph, which is in float32 whatever the precision."""
         return self.tolerance if self.precision == "fp32" else Tolerance()
 
+    max_error: str | None = None
+    evaluate: str | None = None
+    max_drop: str | None = None
+    recovery: bool = True
+
+    @property
+    def goals(self) -> tuple[Goal, ...]:
+        """What the accuracy search has to keep; empty when there is nothing to search for.
+
+        Raises:
+            UsageError: A goal is malformed, or the precision has nothing to search for.
+        """
+        found = parse_goals(self.max_error, self.evaluate, self.max_drop)
+        if found and self.precision not in QUANTIZED:
+            raise UsageError(
+                f"the goal {found[0].text} is for quantised models; the precision is "
+                f"{self.precision}",
+                fix="add -p int8, or use --gate sqnr=DECIBELS",
+            )
+        return found
+
     def described(self) -> dict[str, str]:
         """Return every setting in words, to be echoed before work starts."""
         return {
@@ -87,6 +114,7 @@ class CompileSettings:
             f"relative <= {self.tolerance.relative:g}"
             if self.verify
             else "no",
+            **({"goals": ", ".join(goal.text for goal in self.goals)} if self.goals else {}),
             "gates": ", ".join(gate.text for gate in self.gate) or "none",
             "output": str(self.output),
         }
@@ -122,6 +150,8 @@ def resolve_settings(source: str, flags: Mapping[str, Any]) -> CompileSettings:
     options = {name: values.pop(name) for name in TENSORRT_OPTIONS if name in values}
     values["tensorrt"] = _tensorrt_options(options, values.get("target", ()), source)
     settings = CompileSettings(source=source, **values)
+    # Malformed goals are found out now, not after the model is exported.
+    _ = settings.goals
     _require_other_file(settings)
     return settings
 
@@ -194,7 +224,13 @@ def _converted(name: str, value: Any, path: Path) -> Any:
         several = [value] if isinstance(value, str) else value
         if isinstance(several, list) and all(isinstance(each, str) for each in several):
             return tuple(several)
-    elif name in {"verify", "simplify", "plugins"} and isinstance(value, bool):
+    elif name in {"max_error", "evaluate"} and isinstance(value, str):
+        return value
+    elif (
+        name == "max_drop" and isinstance(value, str | int | float) and not isinstance(value, bool)
+    ):
+        return str(value)
+    elif name in {"verify", "simplify", "plugins", "recovery"} and isinstance(value, bool):
         return value
     elif name == "opset" and isinstance(value, int) and not isinstance(value, bool):
         if FIRST_OPSET <= value <= LAST_OPSET:

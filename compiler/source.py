@@ -8,7 +8,7 @@ the dynamic dimensions with their bounds, and a fingerprint of code and weights.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
@@ -35,6 +35,24 @@ class Reference(Protocol):
         ...
 
 
+Evaluate = Callable[[Callable[[Mapping[str, np.ndarray]], Arrays]], dict[str, float]]
+
+
+@dataclass(frozen=True)
+class UserData:
+    """Calibration data as the user's code gives it.
+
+    Attributes:
+        name: What it is called in messages.
+        items: Batches, which nothing is known of yet.
+        length: How many, if that can be told beforehand.
+    """
+
+    name: str
+    items: Iterator[object]
+    length: int | None = None
+
+
 @dataclass(frozen=True)
 class Source:
     """A model to compile.
@@ -50,6 +68,10 @@ class Source:
         graph: An ONNX graph with lazy weights, or None when `program` is set.
         user_code: The folder whose files count as the user's own in error messages.
         weight_bytes: The size of parameters and buffers.
+        calibration_data: Opens the recipe's own calibration data, from its start; None when
+            the source brings none.
+        evaluate: The recipe's own evaluation of a function from inputs to outputs; None when
+            the source brings none.
     """
 
     kind: SourceKind
@@ -62,6 +84,8 @@ class Source:
     graph: ir.Model | None = None
     user_code: Path | None = None
     weight_bytes: int = 0
+    calibration_data: Callable[[], UserData] | None = None
+    evaluate: Evaluate | None = None
 
 
 def open_source(spec: str, *, inputs: Path | None = None) -> Source:

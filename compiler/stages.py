@@ -11,7 +11,7 @@ import resource
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import TextIO
 
@@ -51,10 +51,19 @@ class Stages:
     _title: str = ""
 
     @contextmanager
-    def stage(self, name: str, title: str) -> Iterator[None]:
-        """Run the block as the stage `name`, shown as `title`."""
+    def stage(self, name: str, title: str, *, spinner: bool = True) -> Iterator[None]:
+        """Run the block as the stage `name`, shown as `title`.
+
+        Args:
+            name: For the timings.
+            title: For people.
+            spinner: Show that it runs; off for a block that shows its own progress.
+        """
         start = time.perf_counter()
-        with self._shown(title), held_back(show=self.debug) as self.chatter:
+        with (
+            self._shown(title) if spinner else nullcontext(),
+            held_back(show=self.debug) as self.chatter,
+        ):
             yield
         stage = Stage(name, time.perf_counter() - start)
         self.finished.append(stage)

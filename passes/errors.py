@@ -3,6 +3,7 @@
 LeptonError (runtime/errors.py)
 ├── PassError        exit code 1   a pass broke the graph: a bug in leptonc, named with its pass
 ├── ModelError                 3   the graph was already invalid when it came in
+├── PlanError                  3   a quantisation plan that contradicts itself or the graph
 ├── PassRefusedError           4   a pass that was asked for by name cannot run on this graph
 └── PluginError                5   a pass of another distribution cannot be loaded, failed or broke the graph
 """
@@ -18,6 +19,18 @@ class PassError(LeptonError):
 
 class ModelError(LeptonError):
     """The graph was invalid before any pass ran."""
+
+    exit_code = 3
+
+
+class RangesError(LeptonError):
+    """A calibration table is damaged, was made with another graph, or lacks a tensor."""
+
+    exit_code = 3
+
+
+class PlanError(LeptonError):
+    """A quantisation plan contradicts itself, or is for another graph."""
 
     exit_code = 3
 

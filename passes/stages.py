@@ -121,12 +121,7 @@ def optimize(
         PassError: A pass broke the graph, or the passes do not come to an end.
         PluginError: One of `plugins` failed or broke the graph.
     """
-    if target not in TARGETS:
-        raise UnsupportedError(
-            f"there is no target {target!r}",
-            where="leptonc.passes.optimize",
-            fix=f"choose one of {', '.join(TARGETS)}",
-        )
+    _require_target(target)
     # Checks the model before anything else looks at it.
     require_valid(model)
     work = _Work(model, target, plugins)
@@ -136,6 +131,40 @@ def optimize(
             work.settle(stage)
             settled[stage.name] = work.version
     return summary(work.results)
+
+
+def canonicalize(
+    model: ir.Model, *, target: str = "generic", plugins: Sequence[Plugin] = ()
+) -> tuple[PassStats, ...]:
+    """Rewrite `model` in place as far as the `canonical` stage, to which calibration binds.
+
+    `optimize` with the same target and plugins goes through this very graph.
+
+    Args:
+        model: Any valid model.
+        target: What the model is for, one of `TARGETS`.
+        plugins: Passes of others, of which those of this stage run.
+
+    Raises:
+        ModelError: `model` is invalid.
+        UnsupportedError: `target` is not known.
+        PassError: A pass broke the graph, or the passes do not come to an end.
+        PluginError: One of `plugins` failed or broke the graph.
+    """
+    _require_target(target)
+    require_valid(model)
+    work = _Work(model, target, plugins)
+    work.settle(STAGES[0])
+    return summary(work.results)
+
+
+def _require_target(target: str) -> None:
+    if target not in TARGETS:
+        raise UnsupportedError(
+            f"there is no target {target!r}",
+            where="leptonc.passes.optimize",
+            fix=f"choose one of {', '.join(TARGETS)}",
+        )
 
 
 class _Work:

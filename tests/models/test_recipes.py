@@ -25,6 +25,7 @@ OUTPUTS = {
     },
     "t5_encoder": {"last_hidden_state": lambda batch, sequence: (batch, sequence, 512)},
     "gpt2": {"logits": lambda batch, sequence: (batch, 50257)},
+    "tiny_gpt": {"logits": lambda batch, sequence: (batch, sequence, 256)},
 }
 PARAMETERS = {
     "minilm": 22.6e6,
@@ -35,6 +36,7 @@ PARAMETERS = {
     "bert_base": 109.5e6,
     "t5_encoder": 35.3e6,
     "gpt2": 124.4e6,
+    "tiny_gpt": 1.36e6,
 }
 
 

@@ -1,0 +1,79 @@
+"""What each choice of a plan does to the output of its layer: the plan's own noise, measured."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import onnx_ir as ir
+
+from leptonc.compiler.layer_statistics import Samples
+from leptonc.compiler.sensitivity import DYNAMIC as ROUNDED_IN_EACH_CALL
+from leptonc.compiler.sensitivity import EXACT, LayerError, RoundedLayer, layer_errors
+from leptonc.passes.integer_weights import WeightLayout, rounded_weight
+from leptonc.passes.quantization_plan import (
+    DYNAMIC,
+    STATIC,
+    TABLE,
+    LayerChoice,
+    QuantizationPlan,
+    find_layers,
+)
+from leptonc.passes.ranges import Ranges
+
+
+def plan_errors(
+    model: ir.Model, plan: QuantizationPlan, ranges: Ranges | None, samples: Samples
+) -> dict[str, LayerError]:
+    """Return the error of each quantised layer, by its name, when it alone is quantised.
+
+    Embedding tables are left out: they are no products, and their rows are exact to 8 bits.
+
+    Args:
+        model: The float graph that `plan` was made for; unchanged.
+        plan: How each layer is quantised.
+        ranges: For the choices that are static.
+        samples: Gives the calibration samples.
+    """
+    nodes = {layer.name: layer for layer in find_layers(model)}
+    wanted = [choice for choice in plan.quantized if nodes[choice.layer].operator != TABLE]
+    by_node = {nodes[choice.layer].node: choice.layer for choice in wanted}
+    errors = layer_errors(model, _rounded(model, wanted, ranges, by_node), samples)
+    return {by_node[node]: error for node, error in errors.items()}
+
+
+def _rounded(
+    model: ir.Model,
+    choices: Sequence[LayerChoice],
+    ranges: Ranges | None,
+    by_node: dict[str, str],
+) -> list[RoundedLayer]:
+    by_layer = {choice.layer: choice for choice in choices}
+    found: list[RoundedLayer] = []
+    for node in model.graph:
+        choice = by_layer.get(by_node.get(node.name or "", ""))
+        if choice is None:
+            continue
+        layout = WeightLayout.of(node)
+        weight = layout.stored(rounded_weight(layout, choice).dequantized())
+        activation: str | tuple[float, int] = EXACT
+        if choice.method == DYNAMIC and not choice.block:
+            activation = ROUNDED_IN_EACH_CALL
+        elif choice.method == STATIC and ranges is not None:
+            value = node.inputs[0]
+            assert value is not None
+            activation = fixed_range(str(value.name), choice, ranges)
+        found.append(RoundedLayer(node.name or "", weight, activation, signed=choice.symmetric))
+    return found
+
+
+def fixed_range(tensor: str, choice: LayerChoice, ranges: Ranges) -> tuple[float, int]:
+    """Return the scale and the zero point of a tensor under a static choice."""
+    low, high = ranges.range(
+        tensor, choice.range_method, percent=choice.percent, symmetric=choice.symmetric
+    )
+    if low == high:
+        return 1.0, 0
+    if choice.symmetric:
+        return max(-low, high) / 127.0, 0
+    scale = (high - low) / 255.0
+    return scale, min(255, max(0, round(-low / scale)))
