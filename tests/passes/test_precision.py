@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from leptonc.passes import optimize
@@ -447,7 +447,7 @@ def texts(draw):
     return f"g (float[4,4] x, float[4,4] z, bool k) => ({declared}) {{ {' '.join(lines)} }}"
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(text=texts(), precision=st.sampled_from(("fp16", "bf16")), seed=st.integers(0, 99))
 def test_any_graph_computes_the_same_up_to_rounding(text, precision, seed):
     from conftest import parse_text
