@@ -33,11 +33,13 @@ class Session:
     Attributes:
         signature: What it takes and gives.
         variant: The name of the payload that was chosen, e.g. "ort-cpu".
+        digest: Stands for the whole file: SHA-256 of the header, which has all other hashes.
         manifest: Everything the compiler recorded, as plain JSON values; treat as read-only.
     """
 
     def __init__(self, artifact: Artifact, variant: Variant, engine: Engine) -> None:
         self.path = artifact.path
+        self.digest: str = artifact.digest
         self.signature: Signature = artifact.manifest.signature
         self.variant: str = variant.name
         self.manifest: Mapping[str, Any] = artifact.manifest.raw
