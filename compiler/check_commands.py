@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import click
@@ -106,4 +107,4 @@ def check(
     report = check_loadable(artifact, machine, device=wanted, variant=variant, record=record)
     show(report, as_json)
     if report.chosen is None:
-        raise click.exceptions.Exit(NOT_LOADABLE)
+        sys.exit(NOT_LOADABLE)

@@ -164,7 +164,15 @@ def _answer(
         return VariantAnswer(variant.name, asked, tuple(reasons), tuple(not_known))
     where = f"{artifact.path}, variant {variant.name!r}"
     check_plan_header(artifact.view(variant.graph), plan, where)
-    found = [Reason(entry.what, entry.fix) for entry in objections(plan, machine.host)]
+    found = [
+        Reason(
+            f"{entry.what} ({machine.problem})"
+            if entry.about == "capability" and machine.problem
+            else entry.what,
+            entry.fix,
+        )
+        for entry in objections(plan, machine.host)
+    ]
     if machine.problem is not None and machine.host.capability is None:
         found.append(Reason(machine.problem, "pip install 'leptonc[tensorrt]'"))
     missing = () if found else unknowns(plan, machine.host)

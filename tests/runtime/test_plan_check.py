@@ -44,7 +44,8 @@ def test_a_machine_that_fits_has_no_objections(changes: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("changes", "about", "words"),
     [
-        ({"capability": "9.0"}, "capability", ["9.0", "8.6 or 8.9", "--sm 90"]),
+        ({"capability": "9.0"}, "capability", ["9.0", "8.6 or 8.9", "--flavour classic"]),
+        ({"capability": "12.0"}, "capability", ["12.0", "8.6 or 8.9", "--sm 120"]),
         ({"capability": ""}, "capability", ["there is no GPU", "8.6 or 8.9"]),
         ({"system": "windows-x86_64"}, "system", ["linux-x86_64", "windows-x86_64"]),
         ({"engines": {"tensorrt-rtx": None}}, "engine", ["not installed", "1.7.1.116", "pip"]),

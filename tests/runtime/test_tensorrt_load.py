@@ -121,7 +121,7 @@ def refused(path: Path, machine: Machine, kind: type[Exception], words: str, **o
 def test_another_gpu_is_named_with_the_ones_it_was_built_for(path: Path, machine: Machine) -> None:
     machine.cudart.capability = "9.0"
     text = refused(path, machine, MachineError, "capability 9.0; the plan was built for 8.6 or 8.9")
-    assert "--sm 90" in text
+    assert "--flavour classic" in text
     assert "variant 'tensorrt'" in text
 
 
@@ -254,7 +254,6 @@ def test_a_missing_engine_says_how_to_get_it(
 
 def said(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [entry.getMessage() for entry in caplog.records if entry.name == "leptonc.runtime"]
-
 
 
 @without_driver
