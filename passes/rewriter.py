@@ -169,6 +169,8 @@ class _Work:
                 self.model.graph.register_initializer(value)
         graph.insert_before(node, build.nodes)
         for made in build.nodes:
+            # So that an error can name the line of the user's module.
+            made.metadata_props.update(node.metadata_props)
             if made.domain:
                 self.model.opset_imports.setdefault(made.domain, 1)
         raise_opset(self.model, rule.opset, self.names)
