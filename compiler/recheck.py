@@ -204,10 +204,11 @@ def _explain(
     from leptonc.compiler.diagnose import Suspects, verification_failed
     from leptonc.compiler.export import export
     from leptonc.passes import optimize
+    from leptonc.passes.half_emulation import emulate_half
 
     exported = export(source, list(trial.expected))
     model = exported.model if source.graph is None else exported.model.clone()
     optimize(model, target="ort-cpu")
     lowered = tuple((name, partial(ir.Model.clone, graph)) for name, graph in graphs.items())
-    suspects = Suspects(source, exported, model, lowered, tolerance)
+    suspects = Suspects(source, exported, model, lowered, tolerance, runnable=emulate_half)
     return verification_failed(trial, result, suspects)
