@@ -5,6 +5,8 @@ The keys and values of the tokens before come in and go out, so that no token is
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from dev_extra import dev_extra
 from random_weights import perturb_constants, seeded
@@ -39,7 +41,8 @@ class DecodeStep(nn.Module):
         """
         from transformers import DynamicCache
 
-        cache = DynamicCache(config=self.model.config)
+        config: Any = self.model.config
+        cache = DynamicCache(config=config)
         for layer in range(LAYERS):
             cache.update(past_keys[layer], past_values[layer], layer)
         result = self.model(
