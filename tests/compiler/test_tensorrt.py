@@ -72,7 +72,7 @@ def test_the_graph_is_proven_and_the_engine_said_not_to_have_run(recipe, capfd, 
     ]
     (proof,) = said["verification"]["variants"]
     assert proof["engine_ran"] is False
-    assert "without a GPU" in proof["reason"]
+    assert proof["reason"]
     assert len(proof["trials"]) == 3
     figures = said["builds"][variant["name"]]
     assert figures["plan_bytes"] < said["bytes"]
