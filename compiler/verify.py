@@ -123,7 +123,7 @@ def run_trials(
         for index, trial in enumerate(runs):
             save_arrays(folder / f"inputs-{index}.npz", trial.inputs)
             arguments += [str(folder / f"{kind}-{index}.npz") for kind in ("inputs", "outputs")]
-        _run_child(artifact, device, variant, arguments)
+        _run_child(artifact, arguments, device=device, variant=variant)
         results = tuple(
             TrialResult(
                 trial.sizes,
@@ -138,7 +138,9 @@ def run_trials(
     return results
 
 
-def _run_child(artifact: str, device: str, variant: str | None, arguments: Sequence[str]) -> None:
+def _run_child(
+    artifact: str, arguments: Sequence[str], *, device: str, variant: str | None
+) -> None:
     runtime = [sys.executable, "-P", "-m", "leptonc.runtime", "--device", device]
     chosen = [] if variant is None else ["--variant", variant]
     command = [*runtime, *chosen, artifact, *arguments]

@@ -13,7 +13,6 @@ from leptonc.runtime.artifact import Artifact, open_artifact
 from leptonc.runtime.binding import Binding
 from leptonc.runtime.errors import InputError, LeptonError, UnsupportedError
 from leptonc.runtime.inputs import Array, Arrays, InputGate
-from leptonc.runtime.loading import LoadOptions, open_first
 from leptonc.runtime.manifest import Variant
 from leptonc.runtime.signature import Signature
 from leptonc.runtime.variant_choice import DEVICES, candidates
@@ -188,6 +187,9 @@ def load(
         EngineError: The engine refuses the graph.
     """
     _check_arguments(device, threads, cuda_graphs=cuda_graphs)
+    # Everything about engines is imported here, and not by those who catch errors or read types.
+    from leptonc.runtime.loading import LoadOptions, open_first
+
     options = LoadOptions(threads, verify, spinning, eager, cuda_graphs, runtime_cache)
     artifact = open_artifact(path)
     try:
