@@ -52,9 +52,12 @@ def test_a_plan_says_what_it_demands(tmp_path, precision):
     assert payload.figures["peak_bytes"] > len(payload.graph)
 
 
-def test_two_builds_give_the_same_bytes(tmp_path):
+@pytest.mark.parametrize(
+    ("model", "precision"), [(linear, "fp32"), (quantised, "int8")], ids=["fp32", "int8"]
+)
+def test_two_builds_give_the_same_bytes(tmp_path, model, precision):
     first, second = (
-        TensorRTBackend().build(linear(), target(), tmp_path / name) for name in ("a", "b")
+        TensorRTBackend().build(model(), target(precision), tmp_path / name) for name in ("a", "b")
     )
     if not first.figures["repeatable"]:
         pytest.fail("this machine does not let a process turn off random addresses")
