@@ -197,6 +197,7 @@ def test_the_names_we_use_exist_in_the_real_tensorrt() -> None:
         trt.ICudaEngine: [
             *("num_io_tensors", "get_tensor_name", "get_tensor_mode", "get_tensor_dtype"),
             *("get_tensor_location", "num_optimization_profiles", "create_execution_context"),
+            *("get_weight_streaming_automatic_budget", "weight_streaming_budget_v2"),
             *("create_runtime_config", "get_device_memory_size_for_profile_v2"),
         ],
         trt.IExecutionContext: [
@@ -442,3 +443,15 @@ def test_sizes_of_the_profile_are_checked_at_each_call(path: Path, machine: Mach
     )
     with load(wide, device="gpu") as session, pytest.raises(InputError, match="takes 1 to 2"):
         session(x=X)
+
+
+def test_weights_are_streamed_where_the_plan_was_built_for_it(
+    tmp_path: Path, machine: Machine
+) -> None:
+    plan: Any = machine.plan
+    plan.get_weight_streaming_automatic_budget = lambda: 4096
+    load(plan_artifact(tmp_path / "m.lepton"), device="gpu").close()
+    assert not hasattr(plan, "weight_streaming_budget_v2")
+    options = {"weight_streaming": "yes"}
+    load(plan_artifact(tmp_path / "n.lepton", options=options), device="gpu").close()
+    assert plan.weight_streaming_budget_v2 == 4096
