@@ -33,7 +33,7 @@ $(STAMP): setup.cfg pyproject.toml constraints.txt
 		"Python 3.11 or later; $(PYTHON) is $$("$(PYTHON)" --version 2>&1)" >&2; exit 1; }
 	test -x $(BIN)/python || "$(PYTHON)" -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet torch==2.13.0 -c constraints.txt
-	$(BIN)/python -m pip install --quiet -e '.[compile,ort,dev]' -c constraints.txt
+	$(BIN)/python -m pip install --quiet -e '.[compile,ort,tensorrt,dev]' -c constraints.txt
 	@touch $@
 
 demo: $(STAMP) ## Compile MiniLM and the digits network, then answer with real sentences and digits

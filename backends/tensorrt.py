@@ -34,9 +34,11 @@ from leptonc.backends.tensorrt_process import BuildOutcome, BuildRequest, run_bu
 from leptonc.backends.tensorrt_profiles import Ranges, input_ranges
 from leptonc.passes.facts import infer_facts
 from leptonc.passes.graph import all_nodes
+from leptonc.runtime.cuda import Cuda, import_cuda
 from leptonc.runtime.dtypes import ELEMENT_TYPES
-from leptonc.runtime.errors import EngineMissingError
-from leptonc.runtime.plan_check import this_system
+from leptonc.runtime.errors import EngineError, EngineMissingError, EnvironmentProblem
+from leptonc.runtime.plan_check import Host, objections, this_system
+from leptonc.runtime.plan_demands import parse_plan_demands
 
 MAX_OPSET = 24
 _PRECISIONS = ("fp32", "fp16", "bf16", "int8")
@@ -46,7 +48,6 @@ _INSTALL = {
     CLASSIC: "install TensorRT on the machine with the GPU: pip install tensorrt",
 }
 _TYPE_NAMES = {element.onnx: name for name, element in ELEMENT_TYPES.items()}
-_BUILT_WITHOUT = "the plan was built on a machine without a GPU for it"
 
 
 class TensorRTBackend:
@@ -102,13 +103,14 @@ class TensorRTBackend:
             data = plan.read_bytes()
         finally:
             plan.unlink(missing_ok=True)
+        variant = _variant(target, result, profiles)
         return Payload(
-            variant=_variant(target, result, profiles),
+            variant=variant,
             graph=data,
             weights=_stripped(source, result.get("stripped", ())),
             placement={},
             built=source,
-            not_run=_BUILT_WITHOUT,
+            not_run=_why_not_run(variant["demands"]),
             figures=_figures(result, len(data)),
         )
 
@@ -254,6 +256,20 @@ def _variant(
         "graph": f"{target.name}/plan",
         "options": {"weight_streaming": "yes"} if options.weight_streaming else {},
     }
+
+
+def _why_not_run(demands: Mapping[str, Any]) -> str | None:
+    """Return why this machine cannot run the plan, or None when it can."""
+    try:
+        capability = Cuda(import_cuda()).capability()
+    except (EnvironmentProblem, EngineError) as problem:
+        return problem.what
+    found = objections(parse_plan_demands(demands, "demands", _fail), Host(None, {}, capability))
+    return found[0].what if found else None
+
+
+def _fail(path: str, what: str) -> NoReturn:
+    raise BuildError(f"the plan's {path}: {what}")
 
 
 def _stripped(source: ir.Model, names: tuple[str, ...]) -> tuple[PayloadWeight, ...]:

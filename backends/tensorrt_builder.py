@@ -53,7 +53,7 @@ def _stay_in_one_place() -> bool:
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
         libc = ctypes.CDLL(None)
         current = libc.personality(0xFFFFFFFF)
-        fixed = current >= 0 and libc.personality(current | _NO_RANDOMIZE) >= 0
+        fixed = current >= 0 and bool(libc.personality(current | _NO_RANDOMIZE) >= 0)
     except (OSError, AttributeError):
         fixed = False
     if fixed:
@@ -86,6 +86,9 @@ def _attempt(request: dict[str, Any], pipe: int) -> dict[str, Any]:
         errors = [_parser_error(parser.get_error(index)) for index in range(parser.num_errors)]
         return {"failed": "parse", "errors": errors, "log": log, "version": trt.__version__}
     answer: dict[str, Any] = {"version": trt.__version__, "layers": network.num_layers}
+    shapes = _shape_inputs(network)
+    if shapes:
+        return {**answer, "failed": "parse", "errors": shapes}
     if request["parse_only"]:
         return answer
     monitor = _monitor(trt, pipe)
@@ -102,6 +105,17 @@ def _attempt(request: dict[str, Any], pipe: int) -> dict[str, Any]:
         answer["stripped"] = _stripped_weights(trt, logger, request["plan"])
     _save_timing_cache(config, request)
     return answer
+
+
+def _shape_inputs(network: Any) -> list[dict[str, str]]:
+    """Return an error for each input whose values decide a shape or an axis."""
+    inputs = [network.get_input(index) for index in range(network.num_inputs)]
+    reason = "its values decide shapes or axes, for which a plan would need their range"
+    return [
+        {"message": reason, "node": each.name, "operator": "graph input"}
+        for each in inputs
+        if each.is_shape_tensor
+    ]
 
 
 def _import(flavour: str) -> Any:

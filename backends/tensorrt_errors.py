@@ -18,8 +18,16 @@ from leptonc.runtime.errors import EnvironmentProblem, LeptonError
 _NO_GPU = re.compile(r"[\s,;.(]*(?:with )?(?:cudaError|Cuda [Ee]rror)\D*35\)?.*$", re.DOTALL)
 # How it starts a message: "[file.cpp::function::123] Error Code 4: Internal Error (".
 _ORIGIN = re.compile(r"^(?:\[[^\]]*\]\s*)?(?:IBuilder::\w+:\s*)?Error Code \d+: [\w ]+ \(")
+# Where in its own sources it was: " In validate at /_src/optimizer/api/network.cpp:4081)".
+_SOURCES = re.compile(r"(?:\s*In \w+ at \S+?:\d+)+\)?\s*$")
+# The parser puts the condition that failed in front of what it means.
+_CONDITION = re.compile(r'^(?:Assertion failed: .+?: |\(.*\) && )(?="?[A-Z])')
 _NODE = re.compile(r"(?:node_of_|\bNode[: ]+|\(node )(?P<name>[^\s,:;)\]]+)")
 _ADVICE = (
+    (
+        re.compile(r"values decide shapes"),
+        "make it a constant, or compute it from the shapes of other inputs",
+    ),
     (
         re.compile(r"Non-zero zero point", re.IGNORECASE),
         "quantise symmetrically: int8 with zero point 0",
@@ -39,8 +47,9 @@ _OTHERWISE = "write that part of the model with other operators, or use the targ
 
 def message_text(message: str) -> str:
     """Return a message of TensorRT without its own file names and remarks on the GPU."""
-    text = _NO_GPU.sub("", _ORIGIN.sub("", message.strip()))
-    return " ".join(text.split()).rstrip(" .") or message.strip()
+    text = _SOURCES.sub("", _NO_GPU.sub("", _ORIGIN.sub("", message.strip())))
+    text = _CONDITION.sub("", " ".join(text.split())).strip('"')
+    return text.rstrip(" .!") or message.strip()
 
 
 def advice(message: str) -> str:

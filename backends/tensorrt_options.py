@@ -84,8 +84,6 @@ class TensorRTOptions:
                     "--sm: TensorRT builds for the GPU of the machine that it runs on; only the "
                     "flavour rtx builds for others"
                 )
-            if self.strip_weights:
-                return "--strip-weights: the runtime of this version does not refit plans"
             return None
         for name, (flag, reason) in _CLASSIC_ONLY.items():
             if getattr(self, name) not in (None, False, "none"):

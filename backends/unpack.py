@@ -16,6 +16,8 @@ from leptonc.runtime.manifest import Variant, Weight
 def unpack(path: Path) -> dict[str, ir.Model]:
     """Return the graph of every variant by the variant's name; weights stay in the file.
 
+    A TensorRT plan is no graph and is left out.
+
     Raises:
         ArtifactError: The file is damaged or not an artifact.
     """
@@ -23,6 +25,7 @@ def unpack(path: Path) -> dict[str, ir.Model]:
         return {
             variant.name: _with_weights(artifact, variant, path)
             for variant in artifact.manifest.variants
+            if variant.demands.plan is None
         }
 
 

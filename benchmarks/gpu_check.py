@@ -136,7 +136,17 @@ class Runner:
         variant = figures["variants"][0]
         if not variant["engine_ran"]:
             # The build does not run the engine: loading it on this machine completes the proof.
-            done = _call([*_LEPTONC, "verify", str(path), f"models/{check.recipe}.py", "--json"])
+            done = _call(
+                [
+                    *_LEPTONC,
+                    "verify",
+                    str(path),
+                    f"models/{check.recipe}.py",
+                    "--device",
+                    "gpu",
+                    "--json",
+                ]
+            )
             if done.returncode != 0:
                 return _ended(check, done)
             variant = json.loads(done.stdout)

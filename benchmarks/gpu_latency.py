@@ -61,9 +61,7 @@ def artifact_call(path: str, inputs: Arrays, *, cuda_graphs: bool) -> Call:
     """Return a call of an artifact with bound arrays."""
     from leptonc.runtime import load
 
-    options = {"cuda_graphs": True} if cuda_graphs else {}
-    binding = load(path, device="gpu", **options).bind(inputs)
-    return binding.run
+    return load(path, device="gpu", cuda_graphs=cuda_graphs).bind(inputs).run
 
 
 def race(calls: Mapping[str, Call]) -> dict[str, list[float]]:

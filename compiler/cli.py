@@ -86,7 +86,8 @@ def _run(arguments: list[str]) -> int:
     from leptonc.compiler.commands import leptonc
 
     try:
-        leptonc.main(arguments, prog_name="leptonc", standalone_mode=False)
+        # A command that ends with `Exit` has its code returned here, and not raised.
+        ended = leptonc.main(arguments, prog_name="leptonc", standalone_mode=False)
     except click.exceptions.Exit as done:
         return int(done.exit_code)
     except click.UsageError as error:
@@ -117,7 +118,7 @@ def _run(arguments: list[str]) -> int:
         return _bug(arguments, error)
     except Exception as error:  # noqa: BLE001 - the last resort, which names itself a bug
         return _bug(arguments, error)
-    return 0
+    return ended if isinstance(ended, int) else 0
 
 
 def _from_os_error(error: OSError) -> EnvironmentProblem:

@@ -18,9 +18,9 @@ from leptonc.compiler.errors import UsageError
 # FP32 graphs of trained networks differ from their modules by rounding: 100 dB and more here.
 DEFAULT_SQNR_DB = 70.0
 DEFAULT_RELATIVE = 1e-3
-# Of a network computed in half the width: 8 and 5 bits of each output are right, and 2 and 1 of
-# the worst element. Networks of 12 layers were measured at 55 dB in float16 and 35 in bfloat16.
-_BY_PRECISION = {"fp16": (40.0, 0.05), "bf16": (22.0, 0.2)}
+# Of a network computed in half the width. Transformers of 12 layers were measured at 55 dB and
+# more in float16 and 37 in bfloat16, a ResNet-50 with random weights at 35 and 21.
+_BY_PRECISION = {"fp16": (30.0, 0.05), "bf16": (18.0, 0.25)}
 # Below this difference a tensor of (nearly) zeros is right, whatever its SQNR.
 ABSOLUTE_FLOOR = 1e-6
 

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from leptonc.backends.base import Target
 from leptonc.backends.tensorrt import check_coverage
@@ -64,19 +62,14 @@ class CoverageReport:
         }
 
     def render(self, console: Console) -> None:
-        """Print a line for each target, and a table of what it does not take."""
+        """Print a line for each target, and each node that it does not take."""
         for each in self.targets:
             by = f"read by the parser of {each.parser}" if each.parser else "by its known rules"
             taken = each.nodes - len({node.node for node in each.uncovered})
             console.print(f"{each.target}: {taken} of {each.nodes} nodes are taken ({by})")
-            if not each.uncovered:
-                continue
-            table = Table("node", "operator", "reason", "what to do")
             for node in each.uncovered:
-                place = f"{node.node}\n{node.line}" if node.line else node.node
-                cells = (place, node.operator, node.reason, node.fix)
-                table.add_row(*(escape(cell) for cell in cells))
-            console.print(table)
+                lines = (node.where, f"  why:   {node.reason}", f"  fix:   {node.fix}")
+                console.print("\n".join(lines), highlight=False, markup=False)
 
 
 def report_coverage(settings: CompileSettings, stages: Stages) -> CoverageReport:

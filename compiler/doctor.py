@@ -46,12 +46,12 @@ INSTRUCTIONS = (
 TARGETS: Mapping[str, str | None] = {
     "ort-cpu": "ort",
     "ort-cuda": "gpu",
-    "tensorrt": None,
+    "tensorrt": "tensorrt",
     "openvino": None,
 }
 
 # Targets that need an NVIDIA GPU to run.
-_ON_GPU = frozenset({"ort-cuda"})
+_ON_GPU = frozenset({"ort-cuda", "tensorrt"})
 
 # onnxruntime-gpu ships the same module and runs the CPU target too.
 SUBSTITUTES: Mapping[str, str] = {"onnxruntime": "onnxruntime-gpu"}

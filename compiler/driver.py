@@ -14,10 +14,8 @@ import onnx_ir as ir
 from leptonc.backends import find_backend
 from leptonc.backends.base import Payload, Target
 from leptonc.backends.pack import pack
-from leptonc.backends.tensorrt_options import TensorRTOptions
 from leptonc.compiler.compare import Tolerance
 from leptonc.compiler.diagnose import Suspects
-from leptonc.compiler.dimensions import example_sizes
 from leptonc.compiler.export import ExportedGraph, export
 from leptonc.compiler.gates import check_gates
 from leptonc.compiler.interface import settle_outputs, signature_of
@@ -27,7 +25,7 @@ from leptonc.compiler.proof import prove, verification
 from leptonc.compiler.settings import CompileSettings
 from leptonc.compiler.source import Source, open_source
 from leptonc.compiler.stages import Stage, Stages, peak_bytes
-from leptonc.compiler.tensorrt_settings import resolve_profiles
+from leptonc.compiler.targets import targets_of, with_profiles
 from leptonc.compiler.verify import Trial, TrialResult, reference_trials
 from leptonc.compiler.workspace import scratch_folder
 from leptonc.passes import PASSES
@@ -37,7 +35,6 @@ from leptonc.passes.pipeline import run_passes
 from leptonc.passes.plugins import Plugin, load_plugins
 from leptonc.passes.simplify import Simplify
 from leptonc.runtime.artifact import StagedArtifact, stage_artifact
-from leptonc.runtime.errors import UnsupportedError
 
 TOOLS = ("leptonc", "torch", "onnx", "onnx-ir", "onnxscript", "onnxruntime", "numpy")
 
@@ -108,12 +105,12 @@ def compile_model(
             package for the trees.
     """
     stages = stages or Stages()
-    targets = _targets(settings)
+    targets = targets_of(settings)
     backends = [find_backend(target) for target in targets]
     plugins = load_plugins([one.name for one in PASSES]) if settings.plugins else ()
     with scratch_folder() as folder, stage_artifact(settings.output) as staged:
         subject = replace(open_and_export(settings, stages), plugins=plugins)
-        targets = _with_profiles(targets, subject.source)
+        targets = with_profiles(targets, subject.source)
         with stages.stage("optimize", "rewrite the graph"):
             lowered = _rewrite(subject, settings, targets)
         with stages.stage("build", f"build for {', '.join(settings.target)}"):
@@ -146,7 +143,7 @@ def lowered_graphs(settings: CompileSettings, stages: Stages) -> tuple[Lowered, 
     Raises:
         LeptonError: As for `compile_model`.
     """
-    targets = _targets(settings)
+    targets = targets_of(settings)
     for target in targets:
         find_backend(target)
     plugins = load_plugins([one.name for one in PASSES]) if settings.plugins else ()
@@ -233,31 +230,6 @@ def _not_run(built: Sequence[tuple[Lowered, Payload]]) -> str | None:
     """Return why no variant can be timed on this machine, or None when one can."""
     reasons = [payload.not_run for _, payload in built]
     return None if None in reasons else reasons[0]
-
-
-def _targets(settings: CompileSettings) -> tuple[Target, ...]:
-    if len(set(settings.target)) != len(settings.target):
-        raise UnsupportedError(
-            f"a target is given twice: {', '.join(settings.target)}", fix="give each target once"
-        )
-    return tuple(
-        replace(
-            Target.parse(name, precision=settings.precision, require=settings.require),
-            tensorrt=settings.tensorrt or TensorRTOptions(),
-        )
-        for name in settings.target
-    )
-
-
-def _with_profiles(targets: Sequence[Target], source: Source) -> tuple[Target, ...]:
-    """Give the targets whose engine builds for ranges of sizes those of the source."""
-    sizes = example_sizes(source.inputs, source.axes)
-    return tuple(
-        replace(target, profiles=resolve_profiles(target.tensorrt, source.axes, sizes))
-        if target.backend == "tensorrt"
-        else target
-        for target in targets
-    )
 
 
 def _suspects(

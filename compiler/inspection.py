@@ -164,15 +164,33 @@ def _variants(path: Path, entries: Iterable[Mapping[str, Any]]) -> tuple[Variant
     from leptonc.backends.unpack import unpack
 
     graphs = unpack(path)
-    return tuple(
-        _measure(
-            entry["name"],
-            {key: entry[key] for key in ("backend", "device", "precision", "options")},
-            entry["demands"],
-            graphs[entry["name"]],
+    found = []
+    for entry in entries:
+        about = {key: entry[key] for key in ("backend", "device", "precision", "options")}
+        graph = graphs.get(entry["name"])
+        found.append(
+            _plan(about, entry)
+            if graph is None
+            else _measure(entry["name"], about, entry["demands"], graph)
         )
-        for entry in entries
+    return tuple(found)
+
+
+def _plan(about: Mapping[str, Any], entry: Mapping[str, Any]) -> VariantSize:
+    """Return what is known of a plan, which only its engine can read: its own weights."""
+    total = sum(weight["length"] for weight in entry["weights"])
+    weights = (
+        WeightSize(
+            weight["name"],
+            weight["dtype"],
+            tuple(weight["shape"]),
+            weight["length"],
+            weight["length"] / total if total else 0.0,
+        )
+        for weight in entry["weights"]
     )
+    ordered = tuple(sorted(weights, key=lambda each: (-each.bytes, each.name)))
+    return VariantSize(entry["name"], about, entry["demands"], (), ordered)
 
 
 def _describe_onnx(path: Path) -> Inspection:

@@ -18,6 +18,7 @@ from leptonc.passes.plain_conv import PlainConvolution
 from leptonc.passes.plugins import Plugin
 from leptonc.passes.precision import Precision
 from leptonc.passes.stages import summary
+from leptonc.passes.standard_operators import StandardOperators
 
 # What the passes rewrite for, by the backend and the device of the target.
 _REWRITTEN_FOR = {
@@ -58,6 +59,8 @@ def lower(
         before: What was done to `model` already.
     """
     rewritten_for = _REWRITTEN_FOR[target.backend, target.device]
+    if target.backend == "tensorrt":
+        before = (*before, *run_passes(model, (StandardOperators(),)))
     stats = (*before, *optimize(model, target=rewritten_for, plugins=plugins))
     if target.precision in HALF_TYPES:
         narrowed = run_passes(model, _narrowing(target.precision, rewritten_for))

@@ -102,7 +102,12 @@ def _module_failed(
 
 
 def run_trials(
-    artifact: str, trials: Sequence[Trial], tolerance: Tolerance, *, device: str = "cpu"
+    artifact: str,
+    trials: Sequence[Trial],
+    tolerance: Tolerance,
+    *,
+    device: str = "cpu",
+    variant: str | None = None,
 ) -> tuple[TrialResult, ...]:
     """Load `artifact` with the runtime in a process of its own and compare every output.
 
@@ -118,7 +123,7 @@ def run_trials(
         for index, trial in enumerate(runs):
             save_arrays(folder / f"inputs-{index}.npz", trial.inputs)
             arguments += [str(folder / f"{kind}-{index}.npz") for kind in ("inputs", "outputs")]
-        _run_child(artifact, device, arguments)
+        _run_child(artifact, arguments, device=device, variant=variant)
         results = tuple(
             TrialResult(
                 trial.sizes,
@@ -133,9 +138,12 @@ def run_trials(
     return results
 
 
-def _run_child(artifact: str, device: str, arguments: Sequence[str]) -> None:
+def _run_child(
+    artifact: str, arguments: Sequence[str], *, device: str, variant: str | None
+) -> None:
     runtime = [sys.executable, "-P", "-m", "leptonc.runtime", "--device", device]
-    command = [*runtime, artifact, *arguments]
+    chosen = [] if variant is None else ["--variant", variant]
+    command = [*runtime, *chosen, artifact, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode == 0:
         return

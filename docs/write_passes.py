@@ -24,6 +24,7 @@ from leptonc.passes.precision import Precision
 from leptonc.passes.rule import TARGETS, Rule
 from leptonc.passes.simplify import Simplify
 from leptonc.passes.stages import STAGES
+from leptonc.passes.standard_operators import StandardOperators
 
 PAGE = Path(__file__).with_name("passes.md")
 
@@ -58,6 +59,8 @@ def generated() -> str:
         lines.extend(line for make in stage.passes for line in _pass(_look(make)))
     lines.append("## In half the width: `-p fp16` and `-p bf16`\n")
     lines.extend(line for make in (_plain, _narrow) for line in _pass(_look(make)))
+    lines.append("## For TensorRT, before all others\n")
+    lines.extend(_pass(_look(_standard)))
     lines.append("## On demand\n")
     lines.extend(_pass(Entry(Simplify())))
     return "\n".join(lines).rstrip() + "\n"
@@ -65,6 +68,10 @@ def generated() -> str:
 
 def _plain(target: str, facts: Facts) -> Pass:
     return PlainConvolution(target, facts)
+
+
+def _standard(target: str, facts: Facts) -> Pass:
+    return StandardOperators(target, facts)
 
 
 def _narrow(target: str, facts: Facts) -> Pass:

@@ -20,6 +20,7 @@ from leptonc.passes.shapes import Shapes
 from leptonc.passes.share import Share
 from leptonc.passes.simplify import Simplify
 from leptonc.passes.stages import optimize
+from leptonc.passes.standard_operators import StandardOperators
 
 __all__ = ["PASSES", "TARGETS", "Firing", "Pass", "PassStats", "Refusal", "optimize"]
 
@@ -39,6 +40,7 @@ PASSES: tuple[type[Pass], ...] = (
     LowerConvolution,
     LowerSlices,
     PlainConvolution,
+    StandardOperators,
     Precision,
     Simplify,
 )

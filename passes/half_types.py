@@ -82,8 +82,8 @@ class Survey:
             )
         if self.sqnr_db < _LEAST_SQNR_DB and half is FP16:
             return (
-                f"{half.name} would leave {self.sqnr_db:.0f} dB of it: {self.lost} elements "
-                "that are not zero would become zero"
+                f"{half.name} would leave {self.sqnr_db:.0f} dB of it: its elements are near to "
+                f"the smallest number of {half.name}, and {self.lost} would become zero"
             )
         return None
 

@@ -1,4 +1,4 @@
-"""`python -m leptonc.runtime [--device NAME] model.lepton inputs.npz outputs.npz [...]`.
+"""`python -m leptonc.runtime [--device NAME] [--variant NAME] model.lepton inputs.npz outputs.npz`.
 
 Runs an artifact with nothing but NumPy and the engine, on one or several sets of inputs; the
 compiler proves finished artifacts with it, in a process of its own.
@@ -15,7 +15,8 @@ from leptonc.runtime.errors import LeptonError
 from leptonc.runtime.session import load
 
 _USAGE = (
-    "usage: python -m leptonc.runtime [--device NAME] model.lepton inputs.npz outputs.npz [...]\n"
+    "usage: python -m leptonc.runtime [--device NAME] [--variant NAME] "
+    "model.lepton inputs.npz outputs.npz [...]\n"
 )
 
 
@@ -24,12 +25,15 @@ def main(arguments: Sequence[str]) -> int:
     device = "cpu"
     if arguments[:1] == ["--device"] and len(arguments) > 1:
         device, arguments = arguments[1], arguments[2:]
+    variant = None
+    if arguments[:1] == ["--variant"] and len(arguments) > 1:
+        variant, arguments = arguments[1], arguments[2:]
     if len(arguments) < 3 or len(arguments) % 2 == 0:
         sys.stderr.write(_USAGE)
         return 2
     model, *files = arguments
     try:
-        with load(model, device=device) as session:
+        with load(model, device=device, variant=variant) as session:
             for source, target in zip(files[::2], files[1::2], strict=True):
                 inputs = load_arrays(Path(source), may_be_empty=True)
                 save_arrays(Path(target), session.run(inputs))

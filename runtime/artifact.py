@@ -68,6 +68,12 @@ class Artifact:
         self.manifest = manifest
         self._mapping = mapping
 
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the header, in hexadecimal; the header holds the hashes of everything else."""
+        first = next(iter(self.sections.values()))
+        return sha256(memoryview(self._mapping)[: first.offset]).hexdigest()
+
     def view(self, section: str, offset: int = 0, length: int | None = None) -> memoryview:
         """Return a read-only view of a section's bytes, without a copy."""
         found = self.sections[section]

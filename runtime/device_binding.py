@@ -152,13 +152,14 @@ def _take_inputs(
 
 
 def _shared(spec: TensorSpec, value: Any, device: int) -> DeviceArray:
-    array = device_array(spec.name, value, _NO_ORDER)
-    if array.device != device:
+    number = int(value.__dlpack_device__()[1])
+    if number != device:
         raise InputError(
-            f"the array for {spec.name!r} lies on GPU {array.device}; the session is on {device}",
+            f"the array for {spec.name!r} lies on GPU {number}; the session is on {device}",
             where=spec.name,
             fix=f"copy it to GPU {device}",
         )
+    array = device_array(spec.name, value, _NO_ORDER)
     if array.dtype != spec.dtype:
         raise InputError(
             f"the array for {spec.name!r} has dtype {array.dtype}; {spec.dtype} is needed",

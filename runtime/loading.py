@@ -5,20 +5,20 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from leptonc.runtime import ort
 from leptonc.runtime.artifact import Artifact, Verification, available_threads
 from leptonc.runtime.errors import EnvironmentProblem, LeptonError
 from leptonc.runtime.machine import check_instructions
 from leptonc.runtime.manifest import Variant
-from leptonc.runtime.ort_cuda_engine import CudaEngine
 from leptonc.runtime.ort_engine import OrtEngine
 
 if TYPE_CHECKING:
+    from leptonc.runtime.ort_cuda_engine import CudaEngine
     from leptonc.runtime.tensorrt_engine import TensorRTEngine
 
-    Engine = OrtEngine | CudaEngine | TensorRTEngine
+    Engine: TypeAlias = OrtEngine | CudaEngine | TensorRTEngine
 
 
 @dataclass(frozen=True)
@@ -89,6 +89,8 @@ def _open(
         verification.wait()
     ort.check_version(engine, variant, artifact.path)
     if variant.device == "gpu":
+        from leptonc.runtime.ort_cuda_engine import CudaEngine
+
         return CudaEngine(engine, artifact, variant, graphs=options.cuda_graphs)
     return OrtEngine(
         engine,

@@ -10,13 +10,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import prod
 from types import MappingProxyType
-from typing import Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from leptonc.runtime.dtypes import ELEMENT_TYPES
 from leptonc.runtime.errors import ArtifactError
 from leptonc.runtime.layout import MAX_FILE, Section, is_count
-from leptonc.runtime.plan_demands import PlanDemands, parse_plan_demands
 from leptonc.runtime.signature import Dim, Shape, Signature, TensorSpec
+
+if TYPE_CHECKING:
+    from leptonc.runtime.plan_demands import PlanDemands
 
 T = TypeVar("T")
 
@@ -225,6 +227,8 @@ class _Reader:
 
     def demands(self, value: Any, path: str, backend: str) -> Demands:
         if backend == TENSORRT_BACKEND:
+            from leptonc.runtime.plan_demands import parse_plan_demands
+
             engine = self.text(value, "engine", path)
             plan = parse_plan_demands(value, path, self.fail)
             return Demands(engine, plan.version, 0, (), plan)

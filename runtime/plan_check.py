@@ -17,6 +17,8 @@ from leptonc.runtime.errors import EngineMissingError, LeptonError, MachineError
 from leptonc.runtime.plan_demands import (
     AMPERE_PLUS,
     NO_COMPATIBILITY,
+    RTX_CAPABILITIES,
+    TENSORRT,
     PlanDemands,
 )
 
@@ -148,7 +150,18 @@ def _capability_objection(demands: PlanDemands, capability: str) -> Objection:
     return Objection(
         "capability",
         f"the GPU has compute capability {capability}; the plan was built for {needed}",
-        f"compile the model with `--sm {capability.replace('.', '')}`",
+        _other_gpu(demands, capability),
+    )
+
+
+def _other_gpu(demands: PlanDemands, capability: str) -> str:
+    if demands.flavour == TENSORRT:
+        return "compile the model on a machine with this GPU"
+    if capability in RTX_CAPABILITIES:
+        return f"compile the model with `--sm {capability.replace('.', '')}`"
+    return (
+        f"TensorRT for RTX does not build for {capability}: "
+        "compile the model with `--flavour classic` on such a GPU, or with `-t ort-cuda`"
     )
 
 

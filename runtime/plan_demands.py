@@ -21,6 +21,10 @@ NO_COMPATIBILITY = "none"
 AMPERE_PLUS = "ampere_plus"
 SAME_CAPABILITY = "same_compute_capability"
 HARDWARE_COMPATIBILITY = (NO_COMPATIBILITY, AMPERE_PLUS, SAME_CAPABILITY)
+# The GPUs that TensorRT for RTX builds for, each with its bit in a plan's header.
+RTX_CAPABILITIES = MappingProxyType(
+    {"7.5": 1, "8.0": 2, "8.6": 4, "8.9": 8, "12.0": 16, "12.1": 32}
+)
 
 Fail = Callable[[str, str], NoReturn]
 

@@ -15,11 +15,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from leptonc.runtime.errors import ArtifactError
-from leptonc.runtime.plan_demands import TENSORRT_RTX, PlanDemands
+from leptonc.runtime.plan_demands import RTX_CAPABILITIES, TENSORRT_RTX, PlanDemands
 
 HEADER_BYTES = 64
 _MARK = b"vtrt"
-_CAPABILITY_BITS = {"7.5": 1, "8.0": 2, "8.6": 4, "8.9": 8, "12.0": 16, "12.1": 32}
 _FIX = "compile the model again"
 
 
@@ -81,9 +80,9 @@ def check_plan_header(plan: bytes | memoryview, demands: PlanDemands, where: str
         )
     claimed = 0
     for capability in demands.compute_capabilities:
-        claimed |= _CAPABILITY_BITS.get(capability, 1 << 31)
+        claimed |= RTX_CAPABILITIES.get(capability, 1 << 31)
     if claimed & ~header.capabilities:
-        there = [name for name, bit in _CAPABILITY_BITS.items() if bit & header.capabilities]
+        there = [name for name, bit in RTX_CAPABILITIES.items() if bit & header.capabilities]
         raise ArtifactError(
             f"the plan has code for compute capability {', '.join(there) or 'none that is known'}; "
             f"the manifest says {', '.join(demands.compute_capabilities)}",

@@ -13,7 +13,6 @@ from leptonc.runtime.artifact import Artifact, open_artifact
 from leptonc.runtime.binding import Binding
 from leptonc.runtime.errors import InputError, LeptonError, UnsupportedError
 from leptonc.runtime.inputs import Array, Arrays, InputGate
-from leptonc.runtime.loading import LoadOptions, open_first
 from leptonc.runtime.manifest import Variant
 from leptonc.runtime.signature import Signature
 from leptonc.runtime.variant_choice import DEVICES, candidates
@@ -33,11 +32,13 @@ class Session:
     Attributes:
         signature: What it takes and gives.
         variant: The name of the payload that was chosen, e.g. "ort-cpu".
+        digest: Stands for the whole file: SHA-256 of the header, which has all other hashes.
         manifest: Everything the compiler recorded, as plain JSON values; treat as read-only.
     """
 
     def __init__(self, artifact: Artifact, variant: Variant, engine: Engine) -> None:
         self.path = artifact.path
+        self.digest: str = artifact.digest
         self.signature: Signature = artifact.manifest.signature
         self.variant: str = variant.name
         self.manifest: Mapping[str, Any] = artifact.manifest.raw
@@ -186,6 +187,9 @@ def load(
         EngineError: The engine refuses the graph.
     """
     _check_arguments(device, threads, cuda_graphs=cuda_graphs)
+    # Everything about engines is imported here, and not by those who catch errors or read types.
+    from leptonc.runtime.loading import LoadOptions, open_first
+
     options = LoadOptions(threads, verify, spinning, eager, cuda_graphs, runtime_cache)
     artifact = open_artifact(path)
     try:

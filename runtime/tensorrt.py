@@ -132,6 +132,15 @@ def deserialize(engine: Any, plan: bytes, where: str) -> Any:
     return opened
 
 
+def stream_weights(opened: Any, variant: Variant) -> None:
+    """Let a plan that was built for it keep on the GPU as many weights as TensorRT sees fit.
+
+    The budget holds for contexts made from then on; without one, all weights lie on the GPU.
+    """
+    if variant.options.get("weight_streaming") == "yes":
+        opened.weight_streaming_budget_v2 = opened.get_weight_streaming_automatic_budget()
+
+
 def refit(engine: Any, opened: Any, artifact: Artifact, variant: Variant) -> None:
     """Give a plan that was built without its weights those of the artifact.
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 
-from leptonc.runtime.device_memory import place_arrays
+from leptonc.runtime.device_memory import Block, place_arrays
 from leptonc.runtime.dlpack import DeviceArray
-from leptonc.runtime.errors import UnsupportedError
+from leptonc.runtime.errors import InputError, LeptonError, UnsupportedError
 from leptonc.runtime.inputs import Array
 from leptonc.runtime.tensorrt_lane import Lane
 from leptonc.runtime.tensorrt_run import copy_arrays
@@ -32,6 +33,7 @@ class TensorRTBinding:
         outputs: Mapping[str, Bindable],
         *,
         capture: bool,
+        lanes: list[Lane] | None = None,
     ) -> None:
         """Take the arrays.
 
@@ -40,8 +42,10 @@ class TensorRTBinding:
             inputs: By name.
             outputs: By name, all of them.
             capture: Record the second run and replay it from then on.
+            lanes: The lane is in this list and serves this binding alone: it ends with it.
 
         Raises:
+            InputError: An array for an output has not the shape that the run gives.
             UnsupportedError: The size of an output depends on values, or the engine wants an
                 input on the host that lies on the GPU.
             EngineError: TensorRT does not take the shapes.
@@ -65,8 +69,8 @@ class TensorRTBinding:
             }
         self._capture = capture
         self._runs = 0
-        self._graph: Any = None
-        self._release = weakref.finalize(self, lane.give_block, self._block)
+        self._graphs: list[Any] = []
+        self._release = weakref.finalize(self, _release, lane, self._block, self._graphs, lanes)
         self._release.atexit = False
 
     @property
@@ -86,8 +90,8 @@ class TensorRTBinding:
             for tensor in lane.tensors:
                 if tensor.is_input and tensor.name in self._pinned:
                     np.copyto(self._pinned[tensor.name], self._held[tensor.name])
-            if self._graph is not None:
-                lane.cuda.launch(self._graph, lane.stream)
+            if self._graphs:
+                lane.cuda.launch(self._graphs[0], lane.stream)
             else:
                 self._enqueue_or_record()
             lane.cuda.finish(lane.stream)
@@ -109,8 +113,8 @@ class TensorRTBinding:
         except BaseException:
             lane.cuda.destroy_graph(lane.cuda.end_capture(lane.stream))
             raise
-        self._graph = lane.cuda.end_capture(lane.stream)
-        lane.cuda.launch(self._graph, lane.stream)
+        self._graphs.append(lane.cuda.end_capture(lane.stream))
+        lane.cuda.launch(self._graphs[0], lane.stream)
 
     def _enqueue(self) -> None:
         lane, block, placement = self._lane, self._block, self._placement
@@ -151,9 +155,22 @@ class TensorRTBinding:
                     fix="call the session instead",
                 )
             if self._arrays[name].shape != shape:
-                raise UnsupportedError(
+                raise InputError(
                     f"the array for output {name!r} has shape {list(self._arrays[name].shape)}; "
                     f"the run gives {list(shape)}",
                     where=name,
                     fix="bind an array of that shape",
                 )
+
+
+def _release(lane: Lane, block: Block, graphs: list[Any], lanes: list[Lane] | None) -> None:
+    """Free what a binding had; called when it is let go, on whatever thread that happens."""
+    # After an error from which CUDA does not recover there is nothing left to free.
+    with suppress(LeptonError):
+        lane.cuda.use()
+        for graph in graphs:
+            lane.cuda.destroy_graph(graph)
+        lane.give_block(block)
+        if lanes is not None and lane in lanes:
+            lanes.remove(lane)
+            lane.close()

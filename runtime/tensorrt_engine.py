@@ -13,12 +13,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
 from leptonc.runtime.cuda import Cuda
 from leptonc.runtime.cuda_errors import memory_error
 from leptonc.runtime.dlpack import DeviceArray
-from leptonc.runtime.dtypes import ELEMENT_TYPES
 from leptonc.runtime.errors import EngineError, LeptonError
 from leptonc.runtime.inputs import REMEMBERED_SHAPES, Array, Arrays
 from leptonc.runtime.plan_demands import TENSORRT_RTX, PlanDemands
@@ -27,18 +24,9 @@ from leptonc.runtime.runtime_cache import CacheKey, read_cache, write_cache
 from leptonc.runtime.signature import Signature
 from leptonc.runtime.tensorrt import failure
 from leptonc.runtime.tensorrt_binding import TensorRTBinding
-from leptonc.runtime.tensorrt_lane import EngineTensor, Lane
+from leptonc.runtime.tensorrt_lane import Lane
 from leptonc.runtime.tensorrt_run import PendingRun, start
-
-_TYPES = {
-    "FLOAT": "float32",
-    "HALF": "float16",
-    "INT8": "int8",
-    "UINT8": "uint8",
-    "INT32": "int32",
-    "INT64": "int64",
-    "BOOL": "bool",
-}
+from leptonc.runtime.tensorrt_tensors import read_tensors
 
 
 @dataclass(frozen=True)
@@ -124,6 +112,7 @@ class TensorRTEngine:
         self._where = where
         self._outputs = tuple(spec.name for spec in signature.outputs)
         self._chosen: dict[tuple[tuple[int, ...], ...], int] = {}
+        self._ran: set[int] = set()
         self._lock = threading.Lock()
         self._tensors = read_tensors(engine, opened, signature, where)
         if opened.num_optimization_profiles != len(demands.profiles):
@@ -151,10 +140,10 @@ class TensorRTEngine:
     def start(self, inputs: Mapping[str, Array]) -> PendingRun:
         """Start a run and return; see `run` for errors."""
         profile = self._profile_for({name: array.shape for name, array in inputs.items()})
-        first = profile not in self._loaded.lanes
         run = start(self._lane(profile), inputs, self._outputs)
-        if first:
+        if profile not in self._ran:
             # The kernels of this profile were compiled just now.
+            self._ran.add(profile)
             self._loaded.save_cache()
         return run
 
@@ -184,9 +173,8 @@ class TensorRTEngine:
             # A recording is valid as long as its context runs nothing else.
             lane = self._new_lane(profile)
             self._loaded.bound.append(lane)
-        else:
-            lane = self._lane(profile)
-        return TensorRTBinding(lane, inputs, outputs, capture=self._own_capture)
+            return TensorRTBinding(lane, inputs, outputs, capture=True, lanes=self._loaded.bound)
+        return TensorRTBinding(self._lane(profile), inputs, outputs, capture=False)
 
     def run_bound(self, bound: TensorRTBinding, inputs: Arrays) -> None:
         """Run on bound arrays and wait.
@@ -263,39 +251,3 @@ class TensorRTEngine:
             config.set_runtime_cache(cache)
             loaded.runtime_cache = cache
         return config
-
-
-def read_tensors(
-    engine: Any, opened: Any, signature: Signature, where: str
-) -> tuple[EngineTensor, ...]:
-    """Return the plan's inputs and outputs, which must be those of the signature.
-
-    Raises:
-        EngineError: Names or types differ.
-    """
-    wanted = {(spec.name, True): spec.dtype for spec in signature.inputs}
-    wanted.update({(spec.name, False): spec.dtype for spec in signature.outputs})
-    found = []
-    for index in range(opened.num_io_tensors):
-        name = opened.get_tensor_name(index)
-        is_input = opened.get_tensor_mode(name) == engine.TensorIOMode.INPUT
-        dtype = _TYPES.get(opened.get_tensor_dtype(name).name, "")
-        if wanted.pop((name, is_input), None) != dtype:
-            kind = "input" if is_input else "output"
-            raise EngineError(
-                f"the plan's {kind} {name!r} of type {opened.get_tensor_dtype(name).name} "
-                "is not in the manifest's signature",
-                where=where,
-                fix="compile the model again",
-            )
-        on_host = opened.get_tensor_location(name) == engine.TensorLocation.HOST
-        storage: np.dtype[np.generic] = ELEMENT_TYPES[dtype].storage
-        found.append(EngineTensor(name, is_input, storage, on_host))
-    if wanted:
-        name, _ = next(iter(wanted))
-        raise EngineError(
-            f"the plan lacks {name!r} of the manifest's signature",
-            where=where,
-            fix="compile the model again",
-        )
-    return tuple(found)

@@ -9,10 +9,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
-
-import numpy as np
 
 from leptonc.runtime.cuda import Cuda
 from leptonc.runtime.cuda_errors import megabytes
@@ -21,25 +18,9 @@ from leptonc.runtime.errors import DeviceMemoryError, EngineError, LeptonError
 from leptonc.runtime.inputs import Array
 from leptonc.runtime.output_allocator import GrownOutput, attach_allocator
 from leptonc.runtime.tensorrt import failure
+from leptonc.runtime.tensorrt_tensors import EngineTensor
 
 Shape = tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class EngineTensor:
-    """An input or output as the engine has it.
-
-    Attributes:
-        name: As in the signature.
-        is_input: Or an output.
-        dtype: NumPy's.
-        on_host: The engine reads or writes it in the host's memory: sizes, not data.
-    """
-
-    name: str
-    is_input: bool
-    dtype: np.dtype[np.generic]
-    on_host: bool
 
 
 class Lane:

@@ -17,6 +17,7 @@ from leptonc.runtime.tensorrt import (
     deserialize,
     import_engine,
     refit,
+    stream_weights,
     version_numbers,
 )
 from leptonc.runtime.tensorrt_engine import CacheFile, TensorRTEngine
@@ -61,6 +62,7 @@ def open_tensorrt(
     opened = deserialize(engine, plan, where)
     if variant.weights:
         refit(engine, opened, artifact, variant)
+    stream_weights(opened, variant)
     cache = None
     if demands.flavour == TENSORRT_RTX and runtime_cache is not False:
         digests = b"".join(artifact.sections[variant.graph].sha256)

@@ -9,7 +9,8 @@ import numpy as np
 
 from leptonc.runtime.device_memory import Block, Placement, array_bytes
 from leptonc.runtime.inputs import Array, Arrays
-from leptonc.runtime.tensorrt_lane import EngineTensor, Lane, Shape
+from leptonc.runtime.tensorrt_lane import Lane, Shape
+from leptonc.runtime.tensorrt_tensors import EngineTensor
 
 
 class PendingRun:

@@ -12,7 +12,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from leptonc.compiler import cli, driver
+from leptonc.compiler import cli, driver, lowering
 from leptonc.compiler.cli import main
 from leptonc.passes.errors import PassError
 from leptonc.runtime import load
@@ -142,7 +142,7 @@ def test_exit_1_when_a_pass_breaks_the_graph(tmp_path, monkeypatch, capfd):
     def broken(model, *, target="generic", plugins=()):
         raise PassError("the pass 'fold' left a dangling input", where="node 'x'")
 
-    monkeypatch.setattr(driver, "optimize", broken)
+    monkeypatch.setattr(lowering, "optimize", broken)
     recipe = write_recipe(tmp_path)
     assert main(["compile", str(recipe), "-q", "-o", str(tmp_path / "m.lepton")]) == 1
     assert "the pass 'fold'" in capfd.readouterr().err
@@ -209,7 +209,10 @@ def test_exit_3_is_bad_input(arguments, message, tmp_path, monkeypatch, capfd):
         (["-p", "fp16"], "few float16 kernels on a CPU"),
         (["-p", "bf16"], "no bfloat16 kernels on a CPU"),
         (["-t", "ort-cuda", "--require", "native"], "does not depend on the CPU"),
-        (["-t", "tensorrt"], "does not build for 'tensorrt' yet"),
+        (["-t", "openvino"], "does not build for 'openvino' yet"),
+        (["-t", "tensorrt", "--sm", "90"], "--sm 90: TensorRT for RTX builds for 75, 80"),
+        (["-t", "tensorrt", "--flavour", "rtx", "--strip-weights"], "--strip-weights"),
+        (["-t", "tensorrt", "-p", "int4"], "int4"),
         (["-t", "nonsense"], "nonsense"),
     ],
 )
@@ -234,7 +237,7 @@ def test_exit_5_for_a_folder_that_does_not_exist(tmp_path, capfd):
 
 
 def test_exit_6_when_a_rewrite_changes_the_answer(tmp_path, monkeypatch, capfd):
-    optimize = driver.optimize
+    optimize = lowering.optimize
 
     def wrong(model, *, target="generic", plugins=()):
         stats = optimize(model, target=target, plugins=plugins)
@@ -243,7 +246,7 @@ def test_exit_6_when_a_rewrite_changes_the_answer(tmp_path, monkeypatch, capfd):
         relu.metadata_props["leptonc.pass"] = "clean"
         return stats
 
-    monkeypatch.setattr(driver, "optimize", wrong)
+    monkeypatch.setattr(lowering, "optimize", wrong)
     recipe = write_recipe(tmp_path)
     assert main(["compile", str(recipe), "-q", "-o", str(tmp_path / "m.lepton")]) == 6
     err = capfd.readouterr().err

@@ -28,6 +28,7 @@ class Installed:
     requires = (
         "numpy>=1.26",
         'onnxruntime>=1.23; extra == "ort"',
+        'onnxruntime-gpu>=1.23; extra == "gpu"',
         'torch>=2.9; extra == "compile"',
         'onnx-ir<1.2,>=1.1; extra == "compile"',
     )
@@ -59,7 +60,7 @@ def test_everything_that_setup_installs_is_found_here():
     assert diagnosis.leptonc == metadata.version("leptonc")
 
 
-@pytest.mark.parametrize("target", ["tensorrt", "openvino"])
+@pytest.mark.parametrize("target", ["openvino"])
 def test_targets_without_a_backend_are_said_to_be_unsupported(target: str):
     found = capability(doctor.diagnose(), target)
     assert (found.state, found.command) == ("unsupported", None)

@@ -121,8 +121,8 @@ def test_what_is_expected_depends_on_the_precision(recipe):
     def tolerance(**flags: str) -> Tolerance:
         return resolve_settings(str(recipe), flags).tolerance
 
-    assert tolerance(precision="fp16") == Tolerance(40.0, 0.05)
-    assert tolerance(precision="bf16") == Tolerance(22.0, 0.2)
-    assert tolerance(precision="bf16", tolerance="sqnr=30") == Tolerance(30.0, 0.2)
+    assert tolerance(precision="fp16") == Tolerance(30.0, 0.05)
+    assert tolerance(precision="bf16") == Tolerance(18.0, 0.25)
+    assert tolerance(precision="bf16", tolerance="sqnr=30") == Tolerance(30.0, 0.25)
     assert tolerance() == Tolerance()
     assert resolve_settings(str(recipe), {"precision": "fp16"}).export_tolerance == Tolerance()

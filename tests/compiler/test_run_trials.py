@@ -18,7 +18,7 @@ RIGHT = np.arange(1, 5, dtype=np.float32)
     ids=["both right", "wrong when packed", "wrong when mapped"],
 )
 def test_a_static_model_is_proven_before_and_after_it_is_packed(monkeypatch, answers, passed):
-    def child(artifact, arguments):
+    def child(artifact, arguments, **options):
         targets = arguments[1::2]
         for target, answer in zip(targets, answers, strict=True):
             save_arrays(Path(target), {"y": answer})

@@ -20,6 +20,8 @@ DOCUMENTS = (
         "docs/gpu.md",
         "docs/passes.md",
         "docs/precision.md",
+        "docs/tensorrt.md",
+        "docs/tensorrt-builds.md",
         "docs/writing-a-pass.md",
         "benchmarks/README.md",
     ),

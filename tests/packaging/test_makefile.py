@@ -47,7 +47,7 @@ def test_every_target_sets_up_first(target, tmp_path):
     done = make("--dry-run", target, f"VENV={tmp_path}/venv")
     lines = done.stdout.splitlines()
     torch = next(n for n, line in enumerate(lines) if "pip install" in line and "torch==" in line)
-    rest = next(n for n, line in enumerate(lines) if ".[compile,ort,dev]" in line)
+    rest = next(n for n, line in enumerate(lines) if ".[compile,ort,tensorrt,dev]" in line)
     assert torch < rest < len(lines) - 1
 
 

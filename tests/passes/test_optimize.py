@@ -13,9 +13,10 @@ from leptonc.passes.errors import ModelError
 from leptonc.passes.plain_conv import PlainConvolution
 from leptonc.passes.precision import Precision
 from leptonc.passes.simplify import Simplify
+from leptonc.passes.standard_operators import StandardOperators
 from leptonc.runtime.errors import UnsupportedError
 
-ON_DEMAND = (PlainConvolution, Precision, Simplify)
+ON_DEMAND = (PlainConvolution, StandardOperators, Precision, Simplify)
 
 
 def test_it_cleans_folds_and_shares_to_the_end(parse, assert_graph):

@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from leptonc.passes import optimize
@@ -175,7 +175,7 @@ class TestWeights:
     def test_one_that_would_vanish_keeps_its_node(self, parse):
         model = name_nodes(parse("g (float[2,4] x) => (float[2,4] y) { y = Add(x, w) }"))
         weight(model, "w", np.full((4,), 1e-9, np.float32))
-        assert "4 elements that are not zero would become zero" in kept(narrow(model))["y"]
+        assert "and 4 would become zero" in kept(narrow(model))["y"]
 
     def test_a_few_that_vanish_beside_larger_ones_do_no_harm(self, parse):
         model = parse("g (float[2,4] x) => (float[2,4] y) { y = Add(x, w) }")
@@ -447,7 +447,7 @@ def texts(draw):
     return f"g (float[4,4] x, float[4,4] z, bool k) => ({declared}) {{ {' '.join(lines)} }}"
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(text=texts(), precision=st.sampled_from(("fp16", "bf16")), seed=st.integers(0, 99))
 def test_any_graph_computes_the_same_up_to_rounding(text, precision, seed):
     from conftest import parse_text

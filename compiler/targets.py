@@ -1,0 +1,48 @@
+"""What to build for: the targets of a compile, with what the source says of sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from leptonc.backends.base import Target
+from leptonc.backends.tensorrt_options import TensorRTOptions
+from leptonc.compiler.dimensions import example_sizes
+from leptonc.compiler.settings import CompileSettings
+from leptonc.compiler.source import Source
+from leptonc.compiler.tensorrt_settings import resolve_profiles
+from leptonc.runtime.errors import UnsupportedError
+
+
+def targets_of(settings: CompileSettings) -> tuple[Target, ...]:
+    """Return the targets in the order in which they were given.
+
+    Raises:
+        UnsupportedError: One is given twice, or is not known.
+    """
+    if len(set(settings.target)) != len(settings.target):
+        raise UnsupportedError(
+            f"a target is given twice: {', '.join(settings.target)}", fix="give each target once"
+        )
+    return tuple(
+        replace(
+            Target.parse(name, precision=settings.precision, require=settings.require),
+            tensorrt=settings.tensorrt or TensorRTOptions(),
+        )
+        for name in settings.target
+    )
+
+
+def with_profiles(targets: Sequence[Target], source: Source) -> tuple[Target, ...]:
+    """Give the targets whose engine builds for ranges of sizes those of the source.
+
+    Raises:
+        UsageError: The profiles that were asked for do not fit the source.
+    """
+    sizes = example_sizes(source.inputs, source.axes)
+    return tuple(
+        replace(target, profiles=resolve_profiles(target.tensorrt, source.axes, sizes))
+        if target.backend == "tensorrt"
+        else target
+        for target in targets
+    )
