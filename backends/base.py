@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -104,6 +104,7 @@ class Payload:
         weights: Sorted by name; lazy, so the build's folder must outlive the payload.
         placement: Provider to operator to count, as the engine reports it.
         built: The graph with its weights, as `model` returns it.
+        integers: The engine's operator for each quantised layer, by layer.
     """
 
     variant: Mapping[str, Any]
@@ -111,6 +112,7 @@ class Payload:
     weights: tuple[PayloadWeight, ...]
     placement: Mapping[str, Mapping[str, int]]
     built: ir.Model
+    integers: Mapping[str, str] = field(default_factory=dict)
 
     def model(self) -> ir.Model:
         """Return a copy of the payload's graph with its weights, to compare and inspect."""

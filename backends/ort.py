@@ -20,6 +20,7 @@ import onnx_ir as ir
 from leptonc.backends.base import Payload, Target
 from leptonc.backends.canonical import Detached, canonicalise
 from leptonc.backends.errors import BuildError, UnsupportedInterfaceError
+from leptonc.backends.ort_integers import read_integers
 from leptonc.backends.ort_session import optimise, read_placement
 from leptonc.runtime.dtypes import ELEMENT_TYPES
 from leptonc.runtime.errors import UnsupportedError
@@ -30,6 +31,8 @@ MAX_OPSET = 26
 MAX_IR = 13
 MIN_IR = 8
 INLINE_BYTES = 1024
+# A quantised graph says in itself what is computed in integers.
+PRECISIONS = ("fp32", "int8", "int4")
 # Instruction sets that choose the block size and kernels of rearranged convolutions.
 LAYOUT_INSTRUCTIONS = ("avx", "avx2", "fma", "avx512f", "asimd")
 # Slower on CPU than what they replace: SkipLayerNormalization than Add and LayerNormalization,
@@ -50,7 +53,7 @@ class OrtBackend:
         """Return why this backend cannot build for `target`, or None when it can."""
         if target.device != "cpu":
             return f"the ort backend does not build for {target.device!r} yet"
-        if target.precision != "fp32":
+        if target.precision not in PRECISIONS:
             return f"the ort backend does not build precision {target.precision!r} yet"
         return None
 
@@ -59,14 +62,15 @@ class OrtBackend:
 
         Args:
             model: Weights may be in memory or external.
-            target: Device "cpu", precision "fp32".
+            target: Device "cpu", one of `PRECISIONS`.
             workdir: Holds the weights; must outlive the payload.
 
         Raises:
             UnsupportedOperatorError: ONNX Runtime has no kernel for a node.
             UnsupportedInterfaceError: An input or output is not a tensor of a NumPy type.
             UnsupportedError: The opset is newer than ONNX Runtime reads.
-            PlacementError: A node did not land on the CPU provider.
+            PlacementError: A node did not land on the CPU provider, or a quantised layer not in
+                integers.
             BuildError: The optimiser changed the interface.
         """
         engine = import_engine()
@@ -93,7 +97,9 @@ class OrtBackend:
             options["optimize"] = "layout"
         placement = read_placement(engine, source, detached)
         variant = _variant(target, detached, options, str(engine.__version__))
-        return Payload(variant, detached.graph, detached.weights, placement, detached.model)
+        integers = read_integers(source, detached.model)
+        built = detached.model
+        return Payload(variant, detached.graph, detached.weights, placement, built, integers)
 
 
 def _has_chained_convolutions(model: ir.Model) -> bool:

@@ -26,6 +26,9 @@ BLOCKS = (16, 32, 64, 128, 256)
 CONVOLUTIONS = frozenset({"Conv", "ConvTranspose"})
 PRODUCTS = frozenset({"MatMul", "Gemm"})
 TABLE = "Gather"
+# Notes on an integer weight: the layer that it belongs to and how that is computed, so that what an
+# engine made of it can be compared with what was asked.
+LAYER_NOTE, METHOD_NOTE = "leptonc.layer", "leptonc.method"
 # A table below this many elements costs less than the nodes that would take it apart.
 _SMALLEST_TABLE = 1 << 14
 
@@ -84,6 +87,12 @@ class LayerChoice:
     rounding: str = "nearest"
     rounded: RoundedWeight | None = None
     reason: str = ""
+
+    def note(self, weight: ir.Value) -> ir.Value:
+        """Write on an integer weight which layer it belongs to, and return it."""
+        weight.metadata_props[LAYER_NOTE] = self.layer
+        weight.metadata_props[METHOD_NOTE] = self.method
+        return weight
 
     def to_json(self) -> dict[str, Any]:
         """Return all but the rounded weight, which is in the graph."""
