@@ -62,8 +62,13 @@ class Target:
     @property
     def name(self) -> str:
         """The name of the variant built for it: backend, device, and precision unless fp32."""
-        plain = f"{self.backend}-{self.device}"
+        plain = self.platform
         return plain if self.precision == "fp32" else f"{plain}-{self.precision}"
+
+    @property
+    def platform(self) -> str:
+        """Backend and device: what a graph is rewritten for, in whatever precision."""
+        return f"{self.backend}-{self.device}"
 
 
 @dataclass(frozen=True)

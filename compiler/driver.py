@@ -20,7 +20,8 @@ from leptonc.compiler.export import ExportedGraph, export
 from leptonc.compiler.gates import check_gates
 from leptonc.compiler.interface import settle_outputs, signature_of
 from leptonc.compiler.probe import probe_dimensions, require_repeatable
-from leptonc.compiler.settings import CompileSettings
+from leptonc.compiler.quantized import account, float_graph, quantized
+from leptonc.compiler.settings import QUANTIZED, CompileSettings
 from leptonc.compiler.source import Source, open_source
 from leptonc.compiler.stages import Stage, Stages, peak_bytes
 from leptonc.compiler.verify import Trial, TrialResult, reference_trials, run_trials
@@ -104,14 +105,13 @@ def compile_model(
     plugins = load_plugins([one.name for one in PASSES]) if settings.plugins else ()
     with scratch_folder() as folder, stage_artifact(settings.output) as staged:
         subject = replace(open_and_export(settings, stages), plugins=plugins)
-        with stages.stage("optimize", "rewrite the graph"):
-            passes = _rewrite(subject, settings, targets[0])
+        subject, passes, about = _rewrite(subject, settings, targets[0], stages)
         with stages.stage("build", f"build for {', '.join(settings.target)}"):
             payloads = [
                 backend.build(subject.model, target, folder)
                 for backend, target in zip(backends, targets, strict=True)
             ]
-        manifest = _manifest(subject, payloads, passes)
+        manifest = _manifest(subject, payloads, passes) | about
         if on_rewritten is not None:
             on_rewritten(manifest)
         results = _finish(settings, stages, subject, payloads, staged=staged, manifest=manifest)
@@ -151,7 +151,7 @@ def open_and_export(settings: CompileSettings, stages: Stages) -> Subject:
         settle_outputs(model, trials)
         return Subject(source, trials, exported, model)
     with stages.stage("probe", "try other shapes on the export"):
-        probe_dimensions(exported.model, source, trials, settings.tolerance)
+        probe_dimensions(exported.model, source, trials, settings.exact)
     return Subject(source, trials, exported, exported.model)
 
 
@@ -176,7 +176,7 @@ def _finish(
                 subject.exported,
                 subject.model,
                 _lowered(payloads),
-                settings.tolerance,
+                settings.accepted,
                 subject.plugins,
             )
             results = _prove(staged.readable_path, subject.trials, suspects)
@@ -211,10 +211,26 @@ def _lowered(payloads: Sequence[Payload]) -> tuple[tuple[str, Callable[[], ir.Mo
     return tuple((payload.variant["backend"], payload.model) for payload in payloads)
 
 
-def _rewrite(subject: Subject, settings: CompileSettings, target: Target) -> tuple[PassStats, ...]:
+def _rewrite(
+    subject: Subject, settings: CompileSettings, target: Target, stages: Stages
+) -> tuple[Subject, tuple[PassStats, ...], dict[str, Any]]:
+    """Return the subject with its rewritten graph, what was done, and what the manifest says."""
     model = subject.model
-    simplified = run_passes(model, (Simplify(),)) if settings.simplify else ()
-    return (*simplified, *optimize(model, target=target.name, plugins=subject.plugins))
+    simplified: tuple[PassStats, ...] = ()
+    if settings.simplify:
+        with stages.stage("simplify", "run onnxsim"):
+            simplified = run_passes(model, (Simplify(),))
+    if target.precision not in QUANTIZED:
+        with stages.stage("optimize", "rewrite the graph"):
+            done = optimize(model, target=target.platform, plugins=subject.plugins)
+        return subject, (*simplified, *done), {}
+    floats = float_graph(
+        model, subject.source, settings, target, stages, plugins=subject.plugins
+    )
+    with stages.stage("quantize", "quantise"):
+        model, done = quantized(floats, floats.plan, target)
+    about = {"quantization": account(settings, floats, floats.plan)}
+    return replace(subject, model=model), (*simplified, *floats.passes, *done), about
 
 
 def _manifest(
@@ -232,9 +248,18 @@ def _manifest(
         "evidence": {
             "verification": {"verified": False, "reason": "switched off with --no-verify"},
             "placement": {payload.variant["name"]: payload.placement for payload in payloads},
+            **_integers(payloads),
             "tools": _tool_versions(),
         },
     }
+
+
+def _integers(payloads: Sequence[Payload]) -> dict[str, Any]:
+    """Return the engine's operator for each quantised layer, where there are any."""
+    found = {
+        payload.variant["name"]: dict(payload.integers) for payload in payloads if payload.integers
+    }
+    return {"integers": found} if found else {}
 
 
 def _tool_versions() -> dict[str, str]:
@@ -268,8 +293,8 @@ def _verification(
         "verified": True,
         "reference": reference,
         "tolerance": {
-            "sqnr_db": settings.tolerance.sqnr_db,
-            "relative": settings.tolerance.relative,
+            "sqnr_db": settings.accepted.sqnr_db,
+            "relative": settings.accepted.relative,
         },
         "trials": [result.to_json() for result in results],
     }
