@@ -75,6 +75,12 @@ class Settled:
     entry: dict[str, Any]
     search: SearchResult | None = None
 
+    def joined(self, about: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what else is known of the quantisation together with the entry."""
+        own = {str(row["layer"]): row for row in self.entry["layers"]}
+        layers = [{**row, **own[str(row["layer"])]} for row in about["layers"]]
+        return {**about, **self.entry, "layers": layers}
+
     @property
     def missed(self) -> bool:
         """Whether there were goals, and no plan reaches them."""

@@ -151,7 +151,7 @@ def compile(
     stages = Stages(console, debug=debug)
     manifest: dict[str, Any] = {}
     try:
-        result = compile_model(settings, stages, manifest.update)
+        result = compile_model(settings, stages, manifest.update, measure=explain)
     except Exception:
         if debug and stages.chatter.text:
             click.echo(stages.chatter.text, err=True)

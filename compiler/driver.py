@@ -14,23 +14,22 @@ import onnx_ir as ir
 from leptonc.backends import find_backend
 from leptonc.backends.base import Payload, Target
 from leptonc.backends.pack import pack
+from leptonc.compiler.accuracy_stage import best_effort_path, goals_missed
 from leptonc.compiler.diagnose import Suspects, verification_failed
 from leptonc.compiler.explain import record
 from leptonc.compiler.export import ExportedGraph, export
 from leptonc.compiler.gates import check_gates
 from leptonc.compiler.interface import settle_outputs, signature_of
 from leptonc.compiler.probe import probe_dimensions, require_repeatable
-from leptonc.compiler.quantized import account, float_graph, quantized
-from leptonc.compiler.settings import QUANTIZED, CompileSettings
+from leptonc.compiler.rewriting import rewrite
+from leptonc.compiler.settings import CompileSettings
 from leptonc.compiler.source import Source, open_source
 from leptonc.compiler.stages import Stage, Stages, peak_bytes
 from leptonc.compiler.verify import Trial, TrialResult, reference_trials, run_trials
 from leptonc.compiler.workspace import scratch_folder
-from leptonc.passes import PASSES, optimize
+from leptonc.passes import PASSES
 from leptonc.passes.base import PassStats
-from leptonc.passes.pipeline import run_passes
 from leptonc.passes.plugins import Plugin, load_plugins
-from leptonc.passes.simplify import Simplify
 from leptonc.runtime.artifact import StagedArtifact, stage_artifact
 from leptonc.runtime.errors import UnsupportedError
 
@@ -83,6 +82,8 @@ def compile_model(
     settings: CompileSettings,
     stages: Stages | None = None,
     on_rewritten: Callable[[Mapping[str, Any]], None] | None = None,
+    *,
+    measure: bool = False,
 ) -> CompileResult:
     """Compile `settings.source` into `settings.output`.
 
@@ -94,6 +95,7 @@ def compile_model(
         stages: Shows and times what is done.
         on_rewritten: Gets the manifest before the artifact is written and proven, so that what
             the passes did can be shown when the proof fails.
+        measure: Measure what each quantised layer costs and takes, for the manifest.
 
     Raises:
         LeptonError: Of the kind that says what is wrong; see the `errors` module of each
@@ -105,15 +107,32 @@ def compile_model(
     plugins = load_plugins([one.name for one in PASSES]) if settings.plugins else ()
     with scratch_folder() as folder, stage_artifact(settings.output) as staged:
         subject = replace(open_and_export(settings, stages), plugins=plugins)
-        subject, passes, about = _rewrite(subject, settings, targets[0], stages)
+        rewritten = rewrite(
+            subject.model,
+            subject.source,
+            subject.trials,
+            settings,
+            targets[0],
+            backend=backends[0],
+            folder=folder,
+            stages=stages,
+            plugins=plugins,
+            measure=measure,
+        )
+        subject = replace(subject, model=rewritten.model)
         with stages.stage("build", f"build for {', '.join(settings.target)}"):
             payloads = [
                 backend.build(subject.model, target, folder)
                 for backend, target in zip(backends, targets, strict=True)
             ]
-        manifest = _manifest(subject, payloads, passes) | about
+        manifest = _manifest(subject, payloads, rewritten.passes) | rewritten.about
         if on_rewritten is not None:
             on_rewritten(manifest)
+        if rewritten.settled is not None and rewritten.settled.missed:
+            best = replace(settings, output=best_effort_path(settings.output), gate=())
+            with stage_artifact(best.output) as other:
+                _finish(best, stages, subject, payloads, staged=other, manifest=manifest)
+            raise goals_missed(rewritten.settled, settings.output)
         results = _finish(settings, stages, subject, payloads, staged=staged, manifest=manifest)
     return CompileResult(
         artifact=settings.output,
@@ -121,7 +140,7 @@ def compile_model(
         manifest=manifest,
         results=results,
         stages=tuple(stages.finished),
-        passes=passes,
+        passes=rewritten.passes,
         peak_bytes=peak_bytes(),
     )
 
@@ -209,28 +228,6 @@ def _targets(settings: CompileSettings) -> tuple[Target, ...]:
 
 def _lowered(payloads: Sequence[Payload]) -> tuple[tuple[str, Callable[[], ir.Model]], ...]:
     return tuple((payload.variant["backend"], payload.model) for payload in payloads)
-
-
-def _rewrite(
-    subject: Subject, settings: CompileSettings, target: Target, stages: Stages
-) -> tuple[Subject, tuple[PassStats, ...], dict[str, Any]]:
-    """Return the subject with its rewritten graph, what was done, and what the manifest says."""
-    model = subject.model
-    simplified: tuple[PassStats, ...] = ()
-    if settings.simplify:
-        with stages.stage("simplify", "run onnxsim"):
-            simplified = run_passes(model, (Simplify(),))
-    if target.precision not in QUANTIZED:
-        with stages.stage("optimize", "rewrite the graph"):
-            done = optimize(model, target=target.platform, plugins=subject.plugins)
-        return subject, (*simplified, *done), {}
-    floats = float_graph(
-        model, subject.source, settings, target, stages, plugins=subject.plugins
-    )
-    with stages.stage("quantize", "quantise"):
-        model, done = quantized(floats, floats.plan, target)
-    about = {"quantization": account(settings, floats, floats.plan)}
-    return replace(subject, model=model), (*simplified, *floats.passes, *done), about
 
 
 def _manifest(
