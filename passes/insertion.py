@@ -37,9 +37,7 @@ class Insertion:
         self._anchor, self._after = producer, True
         return self
 
-    def constant(
-        self, array: np.ndarray[Any, Any] | ir.TensorProtocol, stem: str
-    ) -> ir.Value:
+    def constant(self, array: np.ndarray[Any, Any] | ir.TensorProtocol, stem: str) -> ir.Value:
         """Register an initialiser."""
         name = self._names.fresh(stem)
         # Not ascontiguousarray: that makes a rank 1 array of a scalar.

@@ -121,8 +121,7 @@ def _writes_integers(node: ir.Node, end: ir.Value, is_known: Callable[[ir.Value]
         return False
     readers = [use.node for use in end.uses()]
     return bool(readers) and all(
-        not reader.domain
-        and (reader.op_type in {"Conv", "Gemm"} and reader.inputs[0] is end)
+        not reader.domain and (reader.op_type in {"Conv", "Gemm"} and reader.inputs[0] is end)
         for reader in readers
     )
 

@@ -8,6 +8,7 @@ looked up in it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -222,9 +223,7 @@ def layer_of(node: ir.Node) -> Layer | None:
     if 0 in shape or not _fits(node, shape):
         return None
     inputs = tuple(
-        str(value.name)
-        for value in node.inputs
-        if value is not None and constant(value) is None
+        str(value.name) for value in node.inputs if value is not None and constant(value) is None
     )
     name = str(node.outputs[0].name)
     return Layer(
@@ -247,7 +246,7 @@ def _fits(node: ir.Node, shape: Sequence[int]) -> bool:
         return len(shape) >= 3
     if len(shape) != 2:
         return False
-    return not (node.op_type == "Gemm" and node.attributes.get_int("transA", 0))
+    return node.op_type != "Gemm" or not node.attributes.get_int("transA", 0)
 
 
 def _products(node: ir.Node, shape: Sequence[int]) -> int | None:
@@ -258,11 +257,10 @@ def _products(node: ir.Node, shape: Sequence[int]) -> int | None:
     if node.op_type == "ConvTranspose":
         value = node.inputs[0]
         sizes = None if value is None else value.shape
-    if sizes is None or not all(isinstance(size, int) for size in sizes):
+    known = [size for size in sizes or () if isinstance(size, int)]
+    if sizes is None or len(known) != len(sizes):
         return None
-    elements = 1
-    for size in sizes:
-        elements *= int(size)
+    elements = math.prod(known)
     if node.op_type == "Conv":
         rows = 1
         for size in shape[1:]:

@@ -171,7 +171,7 @@ def _rewrite_weight(
         rounded = rounded_weight(layout, choice)
         insert.before(node)
         values, scale = rounded.values, rounded.scale[0]
-        found = dequantized(insert, weight, layout, values, scale, choice)
+        found = dequantized(insert, weight, layout, values, scale, choice=choice)
         node.replace_input_with(1, found)
         return
     raise_opset(model, _BLOCKED_OPSET, names)

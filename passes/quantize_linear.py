@@ -112,7 +112,7 @@ def packed(rounded: RoundedWeight, bits: int) -> Array:
     zero = 1 << (bits - 1)
     full = np.zeros((blocks * block, columns), dtype=np.int16)
     full[:rows] = rounded.values
-    unsigned = (full + zero).astype(np.uint8).T.reshape(columns, blocks, block)
+    unsigned: Array = (full + zero).astype(np.uint8).T.reshape(columns, blocks, block)
     if bits == 4:
         unsigned = unsigned[..., 0::2] | (unsigned[..., 1::2] << 4)
     return np.ascontiguousarray(unsigned)
@@ -150,7 +150,9 @@ def _row(insert: Insertion, node: ir.Node, bias: ir.Value) -> ir.Value:
     if tensor is None:
         if beta == 1.0:
             return bias
-        return insert.op("Mul", [bias, insert.constant(beta, "beta")], f"{bias.name}_scaled")
+        return insert.op(
+            "Mul", [bias, insert.constant(np.array(beta), "beta")], f"{bias.name}_scaled"
+        )
     array = np.asarray(tensor.numpy())
     columns = array.shape[-1] if array.ndim else 0
     flat = array.reshape(-1) if array.size == columns else array

@@ -198,7 +198,7 @@ def _quantize_weight(
     weight = node.inputs[1]
     assert weight is not None
     scale = rounded.scale[0]
-    stored = dequantized(insert.before(node), weight, layout, rounded.values, scale, choice)
+    stored = dequantized(insert.before(node), weight, layout, rounded.values, scale, choice=choice)
     node.replace_input_with(1, stored)
     if bias is None:
         return
@@ -226,6 +226,7 @@ def dequantized(
     layout: WeightLayout,
     values: Array,
     scale: Array,
+    *,
     choice: LayerChoice,
 ) -> ir.Value:
     """Return a weight as DequantizeLinear of integers with a scale for each output channel."""

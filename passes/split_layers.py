@@ -58,7 +58,9 @@ class SplitLayers:
                 fired.append(Firing(f"split-{operator}", name))
         counts = Counter(firing.rule for firing in fired)
         after = count_nodes(model)
-        return PassStats(self.name, tuple(sorted(counts.items())), before, after, fired=tuple(fired))
+        return PassStats(
+            self.name, tuple(sorted(counts.items())), before, after, fired=tuple(fired)
+        )
 
 
 def _split_activation(insert: Insertion, node: ir.Node) -> bool:
@@ -118,7 +120,5 @@ def _split_attention(insert: Insertion, node: ir.Node) -> bool:
     inputs = [*parts, None, keep, added]
     while inputs[-1] is None:
         inputs.pop()
-    take_over(
-        end, insert.op("MultiHeadAttention", inputs, f"{stem}_heads", kept, domain=MICROSOFT)
-    )
+    take_over(end, insert.op("MultiHeadAttention", inputs, f"{stem}_heads", kept, domain=MICROSOFT))
     return True
