@@ -124,7 +124,12 @@ def settle_plan(
         stages: Shows and times what is done.
     """
     work = _Work(subject, options, stages)
+    # First of all, because it finds out whether the goals mean anything.
     seen = samples or CalibrationSamples(tuple(trial.inputs for trial in trials))
+    yardstick = None
+    if options.goals:
+        with stages.stage("baseline", "measure the source by the goals"):
+            yardstick = Yardstick.of(options.goals, source, trials, seen.each)
     in_float: Mapping[str, float] = {}
     if options.goals or options.measure:
         with stages.stage("layers", "time each layer in float"):
@@ -139,10 +144,10 @@ def settle_plan(
         return Settled(plan, passes, work.entry(plan, None))
     with stages.stage("sensitivity", "measure what each layer costs"):
         measured = work.measured(plan, in_float, trials[0].inputs, seen)
-    if not options.goals:
+    if yardstick is None:
         return Settled(plan, passes, work.entry(plan, measured))
     with stages.stage("search", "search for the fastest that keeps the goals"):
-        found, result = work.search(plan, measured, source, trials, seen)
+        found, result = work.search(plan, measured, yardstick, seen)
     return Settled(found, passes, work.entry(found, measured, result), result)
 
 
@@ -177,18 +182,16 @@ class _Work:
         self,
         plan: QuantizationPlan,
         measured: Measured,
-        source: Source,
-        trials: Sequence[Trial],
+        yardstick: Yardstick,
         samples: CalibrationSamples,
     ) -> tuple[QuantizationPlan, SearchResult]:
-        yardstick = Yardstick.of(self._options.goals, source, trials, samples.each)
         bound = binding(
             {
                 "graph": asdict(fingerprint(self._subject.model)),
                 "plan": plan.to_json(),
                 "goals": [goal.text for goal in self._options.goals],
                 "samples": [digest.hex() for digest in samples.digests],
-                "source": source.fingerprint,
+                "source": yardstick.source.fingerprint,
                 "engine": dict(self._subject.engine),
             }
         )
@@ -222,10 +225,16 @@ class _Work:
         return entry
 
     def _tell_resumed(self, state: SearchState) -> None:
-        if state.evaluations and self._stages.console is not None:
+        if self._stages.console is None:
+            return
+        if state.evaluations:
             self._stages.console.print(
                 f"  going on with the search in {state.path}: "
                 f"{len(state.evaluations)} evaluations are known"
+            )
+        elif state.path.exists():
+            self._stages.console.print(
+                f"  {state.path} is the state of another search, and is replaced"
             )
 
     def _tell(self, done: int, evaluation: Evaluation) -> None:
