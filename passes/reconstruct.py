@@ -48,7 +48,7 @@ class RoundedWeight:
     def dequantized(self) -> np.ndarray[Any, np.dtype[np.float32]]:
         """Return the weights that the integers stand for, float32 `[K, N]`."""
         spread = _spread(self.scale, len(self.values), self.block)
-        return self.values.astype(np.float32) * spread
+        return np.asarray(self.values.astype(np.float32) * spread, dtype=np.float32)
 
 
 def column_scales(
