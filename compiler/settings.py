@@ -153,7 +153,6 @@ class CompileSettings:
             "output": str(self.output),
         }
 
-
     def _described_quantization(self) -> dict[str, str]:
         if self.precision not in QUANTIZED:
             return {}
