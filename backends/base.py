@@ -19,6 +19,12 @@ TARGETS = {
     "ort-cuda": ("ort", "gpu"),
     "tensorrt": ("tensorrt", "gpu"),
 }
+# What the passes rewrite for, by backend and device.
+_REWRITTEN_FOR = {
+    ("ort", "cpu"): "ort-cpu",
+    ("ort", "gpu"): "ort-cuda",
+    ("tensorrt", "gpu"): "primitive",
+}
 # Named in the plans, so that asking for one is not told to be a spelling mistake.
 PLANNED_TARGETS = ("openvino",)
 REQUIREMENTS = ("portable", "native")
@@ -88,6 +94,11 @@ class Target:
         found = [name for name, key in TARGETS.items() if key == (self.backend, self.device)]
         return found[0] if found else f"{self.backend}-{self.device}"
 
+    @property
+    def platform(self) -> str:
+        """What the passes rewrite for: one of `leptonc.passes.TARGETS`."""
+        return _REWRITTEN_FOR[self.backend, self.device]
+
 
 @dataclass(frozen=True)
 class PayloadWeight:
@@ -131,6 +142,7 @@ class Payload:
             a graph is proven on another engine, and the evidence says so.
         figures: What the build took: "seconds", "plan_bytes", "peak_bytes" and the like, for
             people. They differ from build to build and never enter the artifact.
+        integers: The engine's operator for each quantised layer, by layer.
     """
 
     variant: Mapping[str, Any]
@@ -140,6 +152,7 @@ class Payload:
     built: ir.Model
     not_run: str | None = None
     figures: Mapping[str, Any] = field(default_factory=dict)
+    integers: Mapping[str, str] = field(default_factory=dict)
 
     def model(self) -> ir.Model:
         """Return a copy of the payload's graph with its weights, to compare and inspect."""

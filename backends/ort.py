@@ -21,6 +21,7 @@ from leptonc.backends.base import Payload, Progress, Target, ignore_progress
 from leptonc.backends.canonical import Detached, canonicalise
 from leptonc.backends.errors import BuildError, UnsupportedInterfaceError
 from leptonc.backends.ort_cuda import build_for_cuda
+from leptonc.backends.ort_integers import read_integers
 from leptonc.backends.ort_session import optimise, read_placement, saved
 from leptonc.passes.half_types import HALF_TYPES
 from leptonc.runtime.dtypes import ELEMENT_TYPES
@@ -32,6 +33,8 @@ MAX_OPSET = 26
 MAX_IR = 13
 MIN_IR = 8
 INLINE_BYTES = 1024
+# A quantised graph says in itself what is computed in integers.
+PRECISIONS = ("fp32", "int8", "int4")
 # Instruction sets that choose the block size and kernels of rearranged convolutions.
 LAYOUT_INSTRUCTIONS = ("avx", "avx2", "fma", "avx512f", "asimd")
 # Slower on CPU than what they replace: SkipLayerNormalization than Add and LayerNormalization,
@@ -58,7 +61,9 @@ class OrtBackend:
                 f"ONNX Runtime has {_HALF_ON_CPU[target.precision]} kernels on a CPU, where it "
                 f"would convert to fp32 and back around each node"
             )
-        if target.precision not in ("fp32", *HALF_TYPES):
+        if target.device == "gpu" and target.precision not in ("fp32", *HALF_TYPES):
+            return f"the ort backend does not build precision {target.precision!r} for a GPU yet"
+        if target.precision not in (*PRECISIONS, *HALF_TYPES):
             return f"the ort backend does not build precision {target.precision!r} yet"
         if target.device == "gpu" and target.require == "native":
             return "what an ort-cuda artifact demands does not depend on the CPU"
@@ -75,7 +80,7 @@ class OrtBackend:
 
         Args:
             model: Weights may be in memory or external.
-            target: Device "cpu" in precision "fp32", or device "gpu".
+            target: Device "cpu" in one of `PRECISIONS`, or device "gpu".
             workdir: Holds the weights; must outlive the payload.
             progress: Is not called: the engine does not say how far it is.
 
@@ -83,7 +88,8 @@ class OrtBackend:
             UnsupportedOperatorError: ONNX Runtime has no kernel for a node.
             UnsupportedInterfaceError: An input or output is not a tensor of a NumPy type.
             UnsupportedError: The opset is newer than ONNX Runtime reads.
-            PlacementError: A node did not land on the device that was asked for.
+            PlacementError: A node did not land on the device that was asked for, or a quantised
+                layer not in integers.
             BuildError: The optimiser changed the interface.
         """
         del progress
@@ -115,7 +121,9 @@ class OrtBackend:
             options["optimize"] = "layout"
         placement = read_placement(engine, source, detached)
         variant = _variant(target, detached, options, str(engine.__version__))
-        return Payload(variant, detached.graph, detached.weights, placement, detached.model)
+        integers = read_integers(source, detached.model)
+        built = detached.model
+        return Payload(variant, detached.graph, detached.weights, placement, built, integers)
 
 
 def _has_chained_convolutions(model: ir.Model) -> bool:

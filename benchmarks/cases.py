@@ -72,6 +72,15 @@ OPTIMIZERS = (
     Case("mobilenet_v2", 8),
 )
 
+QUANTIZATION = (
+    Case("minilm", 8, 32),
+    Case("mobilenet_v2", 1),
+    Case("resnet50", 1),
+    Case("t5_encoder", 1, 128),
+    Case("vit_base", 1),
+    Case("bert_base", 1, 128),
+)
+
 COLD_LOAD = (
     Case("bert_base", 1, 16),
     Case("resnet50", 1),
@@ -80,15 +89,19 @@ COLD_LOAD = (
 )
 
 
-def arrays(case: Case) -> dict[str, np.ndarray]:
+def arrays(case: Case, seed: int = 0) -> dict[str, np.ndarray]:
     """Return seeded inputs: full rows of tokens, or images of unit variance.
+
+    Args:
+        case: Which recipe and size.
+        seed: Other seeds give other values.
 
     Returns:
         int64 [batch, sequence] each for text, float32 [batch, channels, height, width] else.
     """
     import numpy as np
 
-    generator = np.random.default_rng(0)
+    generator = np.random.default_rng(seed)
     if case.sequence:
         shape = (case.batch, case.sequence)
         tokens = {

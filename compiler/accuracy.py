@@ -9,26 +9,24 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from leptonc.backends.base import Payload
 from leptonc.compiler.accuracy_search import (
-    MOST_EVALUATIONS,
     Evaluation,
     LayerCost,
     SearchResult,
     search,
 )
 from leptonc.compiler.figures import Yardstick
-from leptonc.compiler.layer_seconds import layer_seconds
-from leptonc.compiler.payload_runner import PayloadRunner, node_seconds
+from leptonc.compiler.payload_runner import PayloadRunner
 from leptonc.compiler.search_state import SearchState
 from leptonc.compiler.sensitivity import LayerError
 from leptonc.passes.quantization_plan import FLOAT, Layer, QuantizationPlan
 
 Build = Callable[[QuantizationPlan], Payload]
-# Gets the number of evaluations made, the most that there can be, and the last one.
-Report = Callable[[int, int, Evaluation], None]
+# Gets the number of evaluations made, and the last one.
+Report = Callable[[int, Evaluation], None]
+# The part of the time of all layers below which a difference is chance.
+CHANCE = 0.005
 # What a layer is kept in float for, as --explain shows it.
 KEPT_BY_SEARCH = "kept in float by the accuracy search"
 
@@ -48,44 +46,22 @@ class Measured:
     plan_seconds: Mapping[str, float]
 
     def costs(self, plan: QuantizationPlan) -> tuple[LayerCost, ...]:
-        """Return the cost of each layer that the plan quantises."""
-        return tuple(
-            LayerCost(
-                choice.layer,
-                _rounded(self.errors[choice.layer].relative)
-                if choice.layer in self.errors
-                else 0.0,
-                _rounded(
-                    self.float_seconds.get(choice.layer, 0.0)
-                    - self.plan_seconds.get(choice.layer, 0.0)
-                ),
-            )
-            for choice in plan.quantized
-        )
+        """Return the cost of each layer that the plan quantises and that was measured.
 
-
-def measure_layers(
-    layers: Sequence[Layer],
-    errors: Mapping[str, LayerError],
-    inputs: Mapping[str, np.ndarray],
-    *,
-    in_float: Payload,
-    quantized: Payload,
-) -> Measured:
-    """Time each layer in both graphs.
-
-    Args:
-        layers: Of the float graph.
-        errors: From `plan_errors`.
-        inputs: One call.
-        in_float: The graph with every layer in float.
-        quantized: The graph of the whole plan.
-    """
-    taken = [
-        layer_seconds(payload.model(), layers, node_seconds(payload, inputs))
-        for payload in (in_float, quantized)
-    ]
-    return Measured(errors, taken[0], taken[1])
+        Where the two times differ by less than chance does, the quantised form counts as a
+        little faster: it is smaller, too.
+        """
+        least = CHANCE * sum(self.float_seconds.values())
+        found: list[LayerCost] = []
+        for choice in plan.quantized:
+            if choice.layer not in self.errors:
+                continue
+            saved = self.float_seconds[choice.layer] - self.plan_seconds[choice.layer]
+            if abs(saved) < least:
+                saved = least
+            noise = self.errors[choice.layer].relative
+            found.append(LayerCost(choice.layer, _rounded(noise), _rounded(saved)))
+        return tuple(found)
 
 
 def search_plan(
@@ -123,7 +99,7 @@ def search_plan(
             state.keep(found)
         done += 1
         if report is not None:
-            report(done, MOST_EVALUATIONS, found)
+            report(done, found)
         return found
 
     result = search(state.costs, evaluate)

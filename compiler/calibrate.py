@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from leptonc.compiler.calibration_data import require_data
 from leptonc.compiler.driver import open_and_export
 from leptonc.compiler.errors import UsageError
 from leptonc.compiler.observe import Checkpoint, Report, observe_ranges
@@ -180,6 +181,7 @@ def _added(merged: Ranges, path: Path) -> Ranges:
 
 def _require_ready(settings: CalibrationSettings) -> None:
     """Find out before the long run what would stop it at its end."""
+    require_data(settings.data)
     folder = settings.output.absolute().parent
     if not folder.is_dir() or settings.output.is_dir():
         raise UsageError(

@@ -117,9 +117,18 @@ def open_batches(data: str | None, source: Source) -> Batches:
         return Batches(data, (batch for file in files for batch in _from_file(file)), len(files))
     if ":" in data and not path.exists():
         return _from_user(open_attribute(data))
-    if not path.is_file():
-        raise CalibrationError("there is no such file with calibration data", where=data, fix=_HOW)
+    require_data(data)
     return Batches(data, _from_file(path), 1)
+
+
+def require_data(data: str | None) -> None:
+    """Refuse a file that does not exist, before anything else takes its time.
+
+    Raises:
+        CalibrationError: `data` can only be a file, and there is none.
+    """
+    if data is not None and ":" not in data and not Path(data).exists():
+        raise CalibrationError("there is no such file with calibration data", where=data, fix=_HOW)
 
 
 def _from_user(data: UserData) -> Batches:

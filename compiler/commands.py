@@ -24,9 +24,12 @@ from leptonc.compiler.command_options import (
     terminal,
 )
 from leptonc.compiler.settings import (
+    BLOCKS,
     FIRST_OPSET,
     LAST_OPSET,
+    METHODS,
     PRECISIONS,
+    RANGE_METHODS,
     REQUIREMENTS,
     resolve_settings,
 )
@@ -60,6 +63,19 @@ def leptonc() -> None:
     "--opset", type=click.IntRange(FIRST_OPSET, LAST_OPSET), help="ONNX operator set. [default: 20]"
 )
 @click.option("--require", type=click.Choice(REQUIREMENTS), help="[default: portable]")
+@click.option(
+    "--calibration",
+    type=click.Path(path_type=Path),
+    help="Ranges from `leptonc calibrate`. [default: calibrate now, if ranges are needed]",
+)
+@click.option("--quantization", type=click.Choice(METHODS), help="[default: auto]")
+@click.option("--range-method", type=click.Choice(RANGE_METHODS), help="[default: mse]")
+@click.option("--percentile", type=float, help="For --range-method percentile. [default: 99.99]")
+@click.option(
+    "--block-size",
+    type=click.Choice(BLOCKS),
+    help="Rows of a weight that share a scale. [default: by method]",
+)
 @click.option("--inputs", type=click.Path(path_type=Path), help="Example inputs as .npz.")
 @click.option("--tolerance", help="e.g. sqnr=70 (dB) or sqnr=60,relative=0.01.")
 @click.option("--gate", multiple=True, help="size=400MB, load=0.5s, latency=20ms, sqnr=90dB.")
@@ -123,7 +139,7 @@ def compile(
         return
     manifest: dict[str, Any] = {}
     try:
-        result = compile_model(settings, stages, manifest.update)
+        result = compile_model(settings, stages, manifest.update, measure=explain)
     except Exception:
         if debug and stages.chatter.text:
             click.echo(stages.chatter.text, err=True)

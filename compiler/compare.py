@@ -20,7 +20,13 @@ DEFAULT_SQNR_DB = 70.0
 DEFAULT_RELATIVE = 1e-3
 # Of a network computed in half the width. Transformers of 12 layers were measured at 55 dB and
 # more in float16 and 37 in bfloat16, a ResNet-50 with random weights at 35 and 21.
-_BY_PRECISION = {"fp16": (30.0, 0.05), "bf16": (18.0, 0.25)}
+_BY_PRECISION = {
+    "fp16": (30.0, 0.05),
+    "bf16": (18.0, 0.25),
+    # Far below what quantisation costs a sound model, far above what a wrong one gives (0 dB).
+    "int8": (12.0, 0.5),
+    "int4": (6.0, 1.0),
+}
 # Below this difference a tensor of (nearly) zeros is right, whatever its SQNR.
 ABSOLUTE_FLOOR = 1e-6
 

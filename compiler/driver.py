@@ -14,14 +14,16 @@ import onnx_ir as ir
 from leptonc.backends import find_backend
 from leptonc.backends.base import Payload, Target
 from leptonc.backends.pack import pack
+from leptonc.compiler.accuracy_stage import best_effort_path, goals_missed
 from leptonc.compiler.compare import Tolerance
 from leptonc.compiler.diagnose import Suspects
 from leptonc.compiler.export import ExportedGraph, export
 from leptonc.compiler.gates import check_gates
 from leptonc.compiler.interface import settle_outputs, signature_of
-from leptonc.compiler.lowering import Lowered, lower, recorded
+from leptonc.compiler.lowering import Lowered, recorded
 from leptonc.compiler.probe import probe_dimensions
 from leptonc.compiler.proof import prove, verification
+from leptonc.compiler.rewriting import Rewritten, rewrite
 from leptonc.compiler.settings import CompileSettings
 from leptonc.compiler.source import Source, open_source
 from leptonc.compiler.stages import Stage, Stages, peak_bytes
@@ -88,6 +90,8 @@ def compile_model(
     settings: CompileSettings,
     stages: Stages | None = None,
     on_rewritten: Callable[[Mapping[str, Any]], None] | None = None,
+    *,
+    measure: bool = False,
 ) -> CompileResult:
     """Compile `settings.source` into `settings.output`.
 
@@ -99,6 +103,7 @@ def compile_model(
         stages: Shows and times what is done.
         on_rewritten: Gets the manifest before the artifact is written and proven, so that what
             the passes did can be shown when the proof fails.
+        measure: Measure what each quantised layer costs and takes, for the manifest.
 
     Raises:
         LeptonError: Of the kind that says what is wrong; see the `errors` module of each
@@ -111,17 +116,24 @@ def compile_model(
     with scratch_folder() as folder, stage_artifact(settings.output) as staged:
         subject = replace(open_and_export(settings, stages), plugins=plugins)
         targets = with_profiles(targets, subject.source)
-        with stages.stage("optimize", "rewrite the graph"):
-            lowered = _rewrite(subject, settings, targets)
+        rewritten = _rewrite(subject, settings, targets, folder, stages, measure=measure)
+        lowered = [each.lowered for each in rewritten]
         with stages.stage("build", f"build for {', '.join(settings.target)}"):
             payloads = [
                 backend.build(each.model, each.target, folder, stages.progress)
                 for backend, each in zip(backends, lowered, strict=True)
             ]
-        manifest = _manifest(subject, payloads, lowered)
+        about = [each.about for each in rewritten if each.about]
+        manifest = _manifest(subject, payloads, lowered) | (about[0] if about else {})
         if on_rewritten is not None:
             on_rewritten(manifest)
         built = tuple(zip(lowered, payloads, strict=True))
+        missed = [each.settled for each in rewritten if each.settled and each.settled.missed]
+        if missed:
+            best = replace(settings, output=best_effort_path(settings.output), gate=())
+            with stage_artifact(best.output) as other:
+                _finish(best, stages, subject, built, staged=other, manifest=manifest)
+            raise goals_missed(missed[0], settings.output)
         results = _finish(settings, stages, subject, built, staged=staged, manifest=manifest)
     return CompileResult(
         artifact=settings.output,
@@ -147,9 +159,10 @@ def lowered_graphs(settings: CompileSettings, stages: Stages) -> tuple[Lowered, 
     for target in targets:
         find_backend(target)
     plugins = load_plugins([one.name for one in PASSES]) if settings.plugins else ()
-    subject = replace(open_and_export(settings, stages), plugins=plugins)
-    with stages.stage("optimize", "rewrite the graph"):
-        return _rewrite(subject, settings, targets)
+    with scratch_folder() as folder:
+        subject = replace(open_and_export(settings, stages), plugins=plugins)
+        rewritten = _rewrite(subject, settings, targets, folder, stages)
+        return tuple(each.lowered for each in rewritten)
 
 
 @dataclass(frozen=True)
@@ -177,7 +190,7 @@ def open_and_export(settings: CompileSettings, stages: Stages) -> Subject:
         settle_outputs(model, trials)
         return Subject(source, trials, exported, model)
     with stages.stage("probe", "try other shapes on the export"):
-        probe_dimensions(exported.model, source, trials, settings.export_tolerance)
+        probe_dimensions(exported.model, source, trials, settings.exact)
     return Subject(source, trials, exported, exported.model)
 
 
@@ -202,13 +215,13 @@ def _finish(
                     staged.readable_path,
                     payload,
                     subject.trials,
-                    _suspects(subject, each, payload, settings.tolerance),
+                    _suspects(subject, each, payload, settings.accepted),
                 )
                 for each, payload in built
             ]
             results = tuple(result for proof in proofs for result in proof.results)
         manifest["evidence"]["verification"] = verification(
-            subject.source, settings.tolerance, proofs
+            subject.source, settings.accepted, proofs
         )
         staged.replace_manifest(manifest)
     if settings.gate:
@@ -247,20 +260,35 @@ def _suspects(
 
 
 def _rewrite(
-    subject: Subject, settings: CompileSettings, targets: Sequence[Target]
-) -> tuple[Lowered, ...]:
-    """Lower the exported graph for each target; for the last one without a copy."""
-    model = subject.model
-    simplified = run_passes(model, (Simplify(),)) if settings.simplify else ()
-    return tuple(
-        lower(
+    subject: Subject,
+    settings: CompileSettings,
+    targets: Sequence[Target],
+    folder: Path,
+    stages: Stages,
+    *,
+    measure: bool = False,
+) -> list[Rewritten]:
+    """Rewrite the exported graph for each target; for the last one without a copy."""
+    model, simplified = subject.model, ()
+    if settings.simplify:
+        with stages.stage("simplify", "run onnxsim"):
+            simplified = run_passes(model, (Simplify(),))
+    return [
+        rewrite(
             model if target is targets[-1] else model.clone(),
+            subject.source,
+            subject.trials,
+            settings,
             target,
-            subject.plugins,
-            simplified,
+            backend=find_backend(target),
+            folder=folder,
+            stages=stages,
+            plugins=subject.plugins,
+            before=simplified,
+            measure=measure,
         )
         for target in targets
-    )
+    ]
 
 
 def _manifest(
@@ -278,9 +306,18 @@ def _manifest(
         "evidence": {
             "verification": {"verified": False, "reason": "switched off with --no-verify"},
             "placement": {payload.variant["name"]: payload.placement for payload in payloads},
+            **_integers(payloads),
             "tools": _tool_versions(),
         },
     }
+
+
+def _integers(payloads: Sequence[Payload]) -> dict[str, Any]:
+    """Return the engine's operator for each quantised layer, where there are any."""
+    found = {
+        payload.variant["name"]: dict(payload.integers) for payload in payloads if payload.integers
+    }
+    return {"integers": found} if found else {}
 
 
 def _tool_versions() -> dict[str, str]:

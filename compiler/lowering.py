@@ -20,13 +20,6 @@ from leptonc.passes.precision import Precision
 from leptonc.passes.stages import summary
 from leptonc.passes.standard_operators import StandardOperators
 
-# What the passes rewrite for, by the backend and the device of the target.
-_REWRITTEN_FOR = {
-    ("ort", "cpu"): "ort-cpu",
-    ("ort", "gpu"): "ort-cuda",
-    ("tensorrt", "gpu"): "primitive",
-}
-
 
 @dataclass(frozen=True)
 class Lowered:
@@ -58,7 +51,7 @@ def lower(
         plugins: Passes of others.
         before: What was done to `model` already.
     """
-    rewritten_for = _REWRITTEN_FOR[target.backend, target.device]
+    rewritten_for = target.platform
     if target.backend == "tensorrt":
         before = (*before, *run_passes(model, (StandardOperators(),)))
     stats = (*before, *optimize(model, target=rewritten_for, plugins=plugins))

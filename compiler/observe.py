@@ -67,7 +67,8 @@ def observe_ranges(
         source: What it was exported from, with its example inputs and dynamic dimensions.
         data: As `open_batches` takes it; None for the data of the recipe.
         limit: Use at most so many samples.
-        checkpoint: Where to keep an unfinished run, or None to lose it.
+        checkpoint: Where to keep an unfinished run, or None to lose it. It stays there: the
+            caller removes it once the table is safe.
         report: Called after each sample.
 
     Raises:
@@ -97,8 +98,6 @@ def observe_ranges(
             pool.shutdown()
             run.keep(error)
             raise
-    if checkpoint is not None:
-        checkpoint.path.unlink(missing_ok=True)
     return run.totals.ranges()
 
 
@@ -132,6 +131,7 @@ class _Run:
         earlier, chain = _earlier(checkpoint)
         if earlier is not None:
             earlier.require_graph(graph)
+            earlier.require_tensors(each.name for each in tensors)
         inputs = {value.name for value in model.graph.inputs}
         outputs = [str(value.name) for value in model.graph.outputs]
         inner = [each.name for each in tensors if each.name not in {*inputs, *outputs}]
@@ -214,9 +214,10 @@ class _Run:
     def keep(self, error: BaseException) -> None:
         """Write the checkpoint of a run that ends early, and say so in the error."""
         done = self.totals.samples
-        if self._checkpoint is None or done <= self.resumed:
+        if self._checkpoint is None or not done:
             return
-        self._save(self._checkpoint)
+        if done > self.resumed:
+            self._save(self._checkpoint)
         told = f"the first {done} samples are kept in {self._checkpoint.path}: go on with --resume"
         if isinstance(error, LeptonError):
             error.fix = f"{error.fix}; {told}" if error.fix else told

@@ -10,11 +10,8 @@ from __future__ import annotations
 import hashlib
 import importlib
 import importlib.util
-import os
 import sys
-import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -27,8 +24,9 @@ from leptonc.compiler.errors import RecipeError, SourceError
 from leptonc.compiler.module_check import require_plain_module
 from leptonc.compiler.source import Evaluate, Source, UserData, hash_file, require_file
 from leptonc.compiler.torch_reference import TorchReference, example_arrays, hash_weights
+from leptonc.compiler.user_calls import import_path, user_data, user_errors
 from leptonc.runtime.arrays import Arrays, load_arrays
-from leptonc.runtime.errors import InputError, LeptonError
+from leptonc.runtime.errors import InputError
 
 PURPOSE = {
     "build": "returns the torch.nn.Module",
@@ -48,7 +46,7 @@ def open_recipe(spec: str, inputs: Path | None) -> Source:
         RecipeError: The recipe is incomplete or one of its functions failed.
     """
     recipe, origin = _load(spec)
-    with _import_path(origin.parent if origin else Path.cwd()):
+    with import_path(origin.parent if origin else Path.cwd()):
         module = require_plain_module(_call(recipe, "build", spec), spec)
         module.eval()
         example = load_arrays(inputs) if inputs else None
@@ -83,7 +81,7 @@ def _evaluation_of(recipe: object, origin: Path | None, spec: str) -> Evaluate |
     folder = origin.parent if origin else Path.cwd()
 
     def evaluate(predict: Callable[[Mapping[str, np.ndarray]], Arrays]) -> dict[str, float]:
-        with _import_path(folder), _user_errors("evaluate() failed", spec):
+        with import_path(folder), user_errors("evaluate() failed", spec):
             figures = recipe.evaluate(predict)  # type: ignore[attr-defined]
         if not isinstance(figures, Mapping) or not figures:
             raise RecipeError(
@@ -110,37 +108,11 @@ def _data_of(recipe: object, origin: Path | None, spec: str) -> Callable[[], Use
     folder = origin.parent if origin else Path.cwd()
 
     def call() -> UserData:
-        with _import_path(folder):
+        with import_path(folder):
             data = _call(recipe, "calibration_data", spec)
-        return _user_data(data, "calibration_data()", folder, spec)
+        return user_data(data, "calibration_data()", folder, spec)
 
     return call
-
-
-def _user_data(data: object, name: str, folder: Path, spec: str) -> UserData:
-    with _user_errors(f"{name} failed", spec):
-        length = len(data) if isinstance(data, Sized) else None
-    return UserData(name, _items(data, name, folder, spec), length)
-
-
-def _items(data: object, name: str, folder: Path, spec: str) -> Iterator[object]:
-    """Yield the items of an iterable of the user's; what it raises becomes one error."""
-    if isinstance(data, Mapping | str) or not isinstance(data, Iterable):
-        raise RecipeError(
-            f"{name} is a {type(data).__name__}, not an iterable of input mappings",
-            where=spec,
-            fix="yield one {input name: array} for each batch",
-        )
-    with _import_path(folder), _user_errors(f"{name} failed", spec):
-        items = iter(data)
-    while True:
-        # Generators run only now, and may import their neighbours.
-        with _import_path(folder), _user_errors(f"{name} failed", spec):
-            try:
-                item = next(items)
-            except StopIteration:
-                return
-        yield item
 
 
 def open_attribute(spec: str) -> UserData:
@@ -163,9 +135,9 @@ def open_attribute(spec: str) -> UserData:
         found = getattr(found, part)
     folder = Path(module.__file__).resolve().parent if module.__file__ else Path.cwd()
     if callable(found):
-        with _import_path(folder), _user_errors(f"{attribute}() failed", spec):
+        with import_path(folder), user_errors(f"{attribute}() failed", spec):
             found = found()
-    return _user_data(found, spec, folder, spec)
+    return user_data(found, spec, folder, spec)
 
 
 def _require_declared(declared: Mapping[str, object], example: Arrays, inputs: Path) -> None:
@@ -234,13 +206,13 @@ def _load_file(path: Path) -> ModuleType:
         raise SourceError("this is not a Python file", where=str(path))
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
-    with _import_path(path.resolve().parent), _user_errors("loading the recipe failed", str(path)):
+    with import_path(path.resolve().parent), user_errors("loading the recipe failed", str(path)):
         spec.loader.exec_module(module)
     return module
 
 
 def _import_module(name: str, spec: str) -> ModuleType:
-    with _import_path(Path.cwd()):
+    with import_path(Path.cwd()):
         try:
             found = importlib.util.find_spec(name)
         except (ImportError, ValueError):
@@ -251,7 +223,7 @@ def _import_module(name: str, spec: str) -> ModuleType:
                 where=spec,
                 fix="run from the folder that holds it, or give the path of a recipe.py",
             )
-        with _user_errors(f"importing {name!r} failed", spec):
+        with user_errors(f"importing {name!r} failed", spec):
             return importlib.import_module(name)
 
 
@@ -266,48 +238,5 @@ def _call(recipe: object, function: str, spec: str) -> Any:
             where=spec,
             fix=f"define {function}(), which {PURPOSE[function]}",
         )
-    with _user_errors(f"{function}() failed", spec):
+    with user_errors(f"{function}() failed", spec):
         return getattr(recipe, function)()
-
-
-@contextmanager
-def _user_errors(what: str, spec: str) -> Iterator[None]:
-    """Turn whatever the user's code raises into one error that names their line."""
-    try:
-        yield
-    except (LeptonError, KeyboardInterrupt):
-        raise
-    except BaseException as error:
-        # Extensions raise what is no Exception (a panic in Rust), and sys.exit() does too.
-        raise RecipeError(
-            f"{what}: {type(error).__name__}: {error}",
-            where=_last_line(error, spec),
-            fix="run the recipe's function by itself, or add --debug to see the traceback",
-        ) from error
-
-
-def _last_line(error: BaseException, spec: str) -> str:
-    """Name the last line of the user's own code on the way to `error`."""
-    if isinstance(error, SyntaxError) and error.filename:
-        return f"{error.filename}:{error.lineno}"
-    path = Path(spec.rpartition(":")[0] or spec) if not spec.endswith(".py") else Path(spec)
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if Path(frame.filename).name == path.name]
-    if not own:
-        return spec
-    return f"{own[-1].filename}:{own[-1].lineno} in {own[-1].name}(): {own[-1].line}"
-
-
-@contextmanager
-def _import_path(folder: Path) -> Iterator[None]:
-    """Let a recipe import the files beside it, and stay in our folder when it leaves for another."""
-    entry = str(folder)
-    here = Path.cwd()
-    sys.path.insert(0, entry)
-    try:
-        yield
-    finally:
-        # The user's paths on the command line are relative to where the command was started.
-        os.chdir(here)
-        if entry in sys.path:
-            sys.path.remove(entry)

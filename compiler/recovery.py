@@ -7,14 +7,14 @@ better changes nothing, and the nearest values are kept.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
 from leptonc.compiler.layer_statistics import LayerStatistics, statistics_in_groups
+from leptonc.compiler.sample_store import CalibrationSamples
 from leptonc.compiler.smoothing_search import choose_smoothing, round_activations
 from leptonc.passes.base import PassStats
 from leptonc.passes.layer_matrix import LayerMatrix, layer_matrix
@@ -30,24 +30,10 @@ from leptonc.passes.quantization_plan import (
 from leptonc.passes.reconstruct import RoundedWeight, column_scales, round_best, round_nearest
 from leptonc.passes.smooth import Smooth, find_smoothable
 
-Samples = Callable[[], Iterator[Mapping[str, np.ndarray]]]
 # GPTQ pays where the noise of the weights is at least this part of that of the inputs.
 WORTH_GPTQ = 0.25
 
 Array = np.ndarray[Any, Any]
-
-
-@dataclass(frozen=True)
-class CalibrationSamples:
-    """Calibration samples that can be gone through again and again.
-
-    Attributes:
-        each: Yields them from the first.
-        count: How many there are.
-    """
-
-    each: Samples
-    count: int
 
 
 def smooth(

@@ -20,6 +20,7 @@ from leptonc.compiler.goals import Goal, parse_goals
 
 if TYPE_CHECKING:
     from leptonc.backends.tensorrt_options import TensorRTOptions
+    from leptonc.passes.default_plan import Quantization
 
 PRECISIONS = ("fp32", "fp16", "bf16", "int8", "int4", "auto")
 QUANTIZED = ("int8", "int4")
@@ -30,6 +31,16 @@ TENSORRT_OPTIONS = (
     *("flavour", "sm", "profile", "builder_level", "workspace", "weight_streaming"),
     *("timing_cache", "version_compatible", "hardware_compatible", "strip_weights"),
 )
+# As in leptonc.passes.default_plan and range_methods, which take a second to import.
+METHODS = ("auto", "static", "dynamic", "weight-only")
+RANGE_METHODS = ("minmax", "average", "percentile", "entropy", "mse")
+BLOCKS = (16, 32, 64, 128, 256)
+CHOICES = {
+    "precision": PRECISIONS,
+    "require": REQUIREMENTS,
+    "quantization": METHODS,
+    "range_method": RANGE_METHODS,
+}
 FIRST_OPSET, LAST_OPSET = 18, 23
 
 
@@ -43,7 +54,7 @@ class CompileSettings:
         target: Targets as `backend-device`, one variant each.
         precision: The arithmetic of the artifact.
         verify: Prove the artifact against the source.
-        tolerance: What still counts as the same answer.
+        tolerance: What still counts as the same answer; None for the default of the precision.
         opset: The ONNX operator set to export to.
         require: `portable` runs on any machine, `native` only on machines with the
             instruction sets of this one.
@@ -52,6 +63,11 @@ class CompileSettings:
         inputs: An .npz file with example inputs.
         gate: Budgets that the artifact must keep.
         tensorrt: Options of the target tensorrt, None without it.
+        calibration: A table of ranges from `leptonc calibrate`, for static layers.
+        quantization: "auto", "static", "dynamic" or "weight-only".
+        range_method: How ranges follow from what calibration observed.
+        percentile: For the range method "percentile": above 50, at most 100.
+        block_size: Rows of a weight that share a scale; None for the default of the method.
         max_error: How far a quantised model may be from the source, e.g. `sqnr=30`.
         evaluate: A figure of the source's evaluation, e.g. `accuracy` or `bits_per_byte:min`.
         max_drop: How much worse that figure may become, e.g. `0.5%`.
@@ -63,7 +79,7 @@ class CompileSettings:
     target: tuple[str, ...] = ("ort-cpu",)
     precision: str = "fp32"
     verify: bool = True
-    tolerance: Tolerance = Tolerance()
+    tolerance: Tolerance | None = None
     opset: int = 20
     require: str = "portable"
     simplify: bool = False
@@ -72,15 +88,38 @@ class CompileSettings:
     gate: tuple[Gate, ...] = ()
     tensorrt: TensorRTOptions | None = None
 
-    @property
-    def export_tolerance(self) -> Tolerance:
-        """What is expected of the exported graph, which is in float32 whatever the precision."""
-        return self.tolerance if self.precision == "fp32" else Tolerance()
-
+    calibration: Path | None = None
+    quantization: str | None = None
+    range_method: str | None = None
+    percentile: float | None = None
+    block_size: int | None = None
     max_error: str | None = None
     evaluate: str | None = None
     max_drop: str | None = None
     recovery: bool = True
+
+    @property
+    def accepted(self) -> Tolerance:
+        """What still counts as the same answer of the artifact."""
+        return self.tolerance or Tolerance.of(self.precision)
+
+    @property
+    def exact(self) -> Tolerance:
+        """What is expected of the exported graph, which is in float32 whatever the precision."""
+        return self.accepted if self.precision == "fp32" else Tolerance()
+
+    @property
+    def how_to_quantize(self) -> Quantization:
+        """What the user said of quantisation, with the defaults for the rest."""
+        from leptonc.passes.default_plan import Quantization
+
+        default = Quantization()
+        return Quantization(
+            self.quantization or default.method,
+            self.range_method or default.range_method,
+            default.percent if self.percentile is None else self.percentile,
+            default.block if self.block_size is None else self.block_size,
+        )
 
     @property
     def goals(self) -> tuple[Goal, ...]:
@@ -110,8 +149,9 @@ class CompileSettings:
             "simplify": "yes" if self.simplify else "no",
             "plugins": "all that are installed" if self.plugins else "no",
             "inputs": str(self.inputs) if self.inputs else "from the source",
-            "verify": f"sqnr >= {self.tolerance.sqnr_db:g} dB, "
-            f"relative <= {self.tolerance.relative:g}"
+            **self._described_quantization(),
+            "verify": f"sqnr >= {self.accepted.sqnr_db:g} dB, "
+            f"relative <= {self.accepted.relative:g}"
             if self.verify
             else "no",
             **({"goals": ", ".join(goal.text for goal in self.goals)} if self.goals else {}),
@@ -125,6 +165,15 @@ class CompileSettings:
         from leptonc.compiler.tensorrt_settings import describe_options
 
         return describe_options(self.tensorrt)
+
+    def _described_quantization(self) -> dict[str, str]:
+        if self.precision not in QUANTIZED:
+            return {}
+        asked = self.how_to_quantize
+        ranges = f", ranges by {asked.range_method}" if asked.method in ("auto", "static") else ""
+        blocks = f", blocks of {asked.block}" if asked.block else ""
+        table = str(self.calibration) if self.calibration else "from the source, if needed"
+        return {"quantize": f"{asked.method}{ranges}{blocks}", "ranges": table}
 
 
 def resolve_settings(source: str, flags: Mapping[str, Any]) -> CompileSettings:
@@ -143,7 +192,6 @@ def resolve_settings(source: str, flags: Mapping[str, Any]) -> CompileSettings:
     precision = values.get("precision", "fp32")
     if isinstance(values.get("tolerance"), str):
         values["tolerance"] = Tolerance.parse(values["tolerance"], precision)
-    values.setdefault("tolerance", Tolerance.of(precision))
     values["gate"] = tuple(
         gate if isinstance(gate, Gate) else Gate.parse(gate) for gate in values.get("gate", ())
     )
@@ -152,6 +200,7 @@ def resolve_settings(source: str, flags: Mapping[str, Any]) -> CompileSettings:
     settings = CompileSettings(source=source, **values)
     # Malformed goals are found out now, not after the model is exported.
     _ = settings.goals
+    _require_quantized(settings)
     _require_other_file(settings)
     return settings
 
@@ -172,9 +221,35 @@ def _tensorrt_options(
     return None
 
 
+def _require_quantized(settings: CompileSettings) -> None:
+    """Refuse settings of quantisation that mean nothing, or nothing that exists."""
+    if settings.precision not in QUANTIZED:
+        for name in ("calibration", "quantization", "range_method", "percentile", "block_size"):
+            if getattr(settings, name) is not None:
+                raise UsageError(
+                    f"--{name.replace('_', '-')} is for quantised models; the precision is "
+                    f"{settings.precision}",
+                    fix="add -p int8, or leave it out",
+                )
+    elif settings.percentile is not None:
+        if settings.range_method != "percentile":
+            raise UsageError(
+                "--percentile is for --range-method percentile", fix="add it, or leave both out"
+            )
+        if not 50.0 < settings.percentile <= 100.0:
+            raise UsageError(
+                f"a percentile of {settings.percentile:g} leaves nothing to quantise",
+                fix="use a number above 50 and up to 100, such as 99.99",
+            )
+
+
 def _require_other_file(settings: CompileSettings) -> None:
     """Refuse to write the artifact over what it is made from."""
-    for name, path in (("source", Path(settings.source)), ("inputs", settings.inputs)):
+    for name, path in (
+        ("source", Path(settings.source)),
+        ("inputs", settings.inputs),
+        ("calibration table", settings.calibration),
+    ):
         if path is None or not path.is_file() or not settings.output.is_file():
             continue
         if path.samefile(settings.output):
@@ -218,7 +293,7 @@ def _converted(name: str, value: Any, path: Path) -> Any:
         return path.parent / value
     if name in TENSORRT_OPTIONS:
         return value
-    if name in {"output", "inputs"} and isinstance(value, str):
+    if name in {"output", "inputs", "calibration"} and isinstance(value, str):
         return path.parent / value
     if name in {"target", "gate"}:
         several = [value] if isinstance(value, str) else value
@@ -241,8 +316,12 @@ def _converted(name: str, value: Any, path: Path) -> Any:
     elif name == "tolerance" and isinstance(value, str):
         Tolerance.parse(value)
         return value
-    elif name in {"precision", "require"} and isinstance(value, str):
-        choices = PRECISIONS if name == "precision" else REQUIREMENTS
+    elif name == "percentile" and isinstance(value, float | int) and not isinstance(value, bool):
+        return float(value)
+    elif name == "block_size" and value in BLOCKS and not isinstance(value, bool):
+        return value
+    elif name in CHOICES and isinstance(value, str):
+        choices = CHOICES[name]
         if value in choices:
             return value
         raise UsageError(f"{name} = {value!r} is not one of {', '.join(choices)}", where=str(path))

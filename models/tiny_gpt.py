@@ -73,7 +73,8 @@ class Block(nn.Module):
         """Return `hidden` [batch, sequence, 160] after the block; `hides` is added to scores."""
         hidden = hidden + self._attend(self.attention_norm(hidden), hides)
         widened = nn.functional.gelu(self.widen(self.feed_forward_norm(hidden)))
-        return hidden + self.narrow(widened)
+        narrowed: torch.Tensor = self.narrow(widened)
+        return hidden + narrowed
 
     def _attend(self, hidden: torch.Tensor, hides: torch.Tensor) -> torch.Tensor:
         batch, sequence, _ = hidden.shape
@@ -84,7 +85,9 @@ class Block(nn.Module):
         )
         scores = query @ key.transpose(2, 3) * (WIDTH // HEADS) ** -0.5 + hides
         seen = torch.softmax(scores, dim=-1) @ value
-        return self.projection(seen.transpose(1, 2).reshape(batch, sequence, WIDTH))
+        merged = seen.transpose(1, 2).reshape(batch, sequence, WIDTH)
+        projected: torch.Tensor = self.projection(merged)
+        return projected
 
 
 class TinyGpt(nn.Module):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import onnx_ir as ir
 
@@ -78,8 +78,9 @@ def default_plan(
             fix="give calibration_data() in the recipe, or a table with --calibration",
         )
     nodes = {str(node.outputs[0].name): node for node in model.graph if node.outputs}
+    bits = 4 if precision == INT4 else 8
     choices = tuple(
-        _choice(layer, nodes[layer.name], method, target, precision, quantization)
+        _choice(layer, nodes[layer.name], target, replace(quantization, method=method), bits)
         for layer in layers
     )
     plan = QuantizationPlan(choices)
@@ -128,17 +129,13 @@ def is_convolutional(layers: Sequence[Layer]) -> bool:
 
 
 def _choice(
-    layer: Layer,
-    node: ir.Node,
-    method: str,
-    target: str,
-    precision: str,
-    quantization: Quantization,
+    layer: Layer, node: ir.Node, target: str, quantization: Quantization, bits: int
 ) -> LayerChoice:
     if layer.operator == TABLE:
         if target in _ORT:
             return LayerChoice(layer.name, WEIGHT_ONLY)
         return LayerChoice(layer.name, FLOAT, reason=f"{target} has no table of integers")
+    method = quantization.method
     reason = _obstacle(layer, node, method, target)
     if reason is not None:
         return LayerChoice(layer.name, FLOAT, reason=reason)
@@ -155,7 +152,6 @@ def _choice(
     if layer.operator in CONVOLUTIONS:
         # In blocks or in 4 bits no engine takes the weights of a convolution.
         return LayerChoice(layer.name, WEIGHT_ONLY)
-    bits = 4 if precision == INT4 else 8
     block = quantization.block or (_default_block(bits) if target in _ORT else 0)
     return LayerChoice(layer.name, WEIGHT_ONLY, bits=bits, block=block)
 

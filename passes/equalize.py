@@ -82,4 +82,4 @@ def equalizing_powers(found: Scalable) -> np.ndarray[Any, Any]:
 
 
 def _largest(operand: Operand) -> np.ndarray[Any, Any]:
-    return np.abs(operand.array().astype(np.float64)).max(axis=1)
+    return np.asarray(np.abs(operand.array().astype(np.float64)).max(axis=1))

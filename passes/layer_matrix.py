@@ -125,7 +125,7 @@ def _patches(node: ir.Node, array: Array, kernel: Sequence[int], most: int) -> A
     padded = np.pad(array, around)
     extents = [(size - 1) * step + 1 for size, step in zip(kernel, dilations, strict=True)]
     axes = tuple(range(2, 2 + spatial))
-    # [N, C, *positions, *extents]
+    # The shape is N, C, then the positions, then the extents.
     windows = np.lib.stride_tricks.sliding_window_view(padded, extents, axis=axes)
     at = (slice(None), slice(None), *(slice(None, None, step) for step in strides))
     inside = tuple(slice(None, None, step) for step in dilations)

@@ -8,6 +8,7 @@ looked up in it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -26,6 +27,9 @@ BLOCKS = (16, 32, 64, 128, 256)
 CONVOLUTIONS = frozenset({"Conv", "ConvTranspose"})
 PRODUCTS = frozenset({"MatMul", "Gemm"})
 TABLE = "Gather"
+# Notes on an integer weight: the layer that it belongs to and how that is computed, so that what an
+# engine made of it can be compared with what was asked.
+LAYER_NOTE, METHOD_NOTE = "leptonc.layer", "leptonc.method"
 # A table below this many elements costs less than the nodes that would take it apart.
 _SMALLEST_TABLE = 1 << 14
 
@@ -84,6 +88,12 @@ class LayerChoice:
     rounding: str = "nearest"
     rounded: RoundedWeight | None = None
     reason: str = ""
+
+    def note(self, weight: ir.Value) -> ir.Value:
+        """Write on an integer weight which layer it belongs to, and return it."""
+        weight.metadata_props[LAYER_NOTE] = self.layer
+        weight.metadata_props[METHOD_NOTE] = self.method
+        return weight
 
     def to_json(self) -> dict[str, Any]:
         """Return all but the rounded weight, which is in the graph."""
@@ -236,7 +246,7 @@ def _fits(node: ir.Node, shape: Sequence[int]) -> bool:
         return len(shape) >= 3
     if len(shape) != 2:
         return False
-    return not (node.op_type == "Gemm" and node.attributes.get_int("transA", 0))
+    return node.op_type != "Gemm" or not node.attributes.get_int("transA", 0)
 
 
 def _products(node: ir.Node, shape: Sequence[int]) -> int | None:
@@ -247,11 +257,10 @@ def _products(node: ir.Node, shape: Sequence[int]) -> int | None:
     if node.op_type == "ConvTranspose":
         value = node.inputs[0]
         sizes = None if value is None else value.shape
-    if sizes is None or not all(isinstance(size, int) for size in sizes):
+    known = [size for size in sizes or () if isinstance(size, int)]
+    if sizes is None or len(known) != len(sizes):
         return None
-    elements = 1
-    for size in sizes:
-        elements *= int(size)
+    elements = math.prod(known)
     if node.op_type == "Conv":
         rows = 1
         for size in shape[1:]:

@@ -89,7 +89,7 @@ class Quantize:
             if choice.method == STATIC:
                 continue
             if node.op_type == TABLE:
-                rewrite_table(insert, node)
+                rewrite_table(insert, node, choice)
             elif choice.method == DYNAMIC and not choice.block:
                 dynamic.rewrite(node, choice)
             elif node.op_type in PRODUCTS and self.target in _ORT:
@@ -169,7 +169,9 @@ def _rewrite_weight(
     assert weight is not None
     if choice.bits == 8 and not choice.block:
         rounded = rounded_weight(layout, choice)
-        found = dequantized(insert.before(node), weight, layout, rounded.values, rounded.scale[0])
+        insert.before(node)
+        values, scale = rounded.values, rounded.scale[0]
+        found = dequantized(insert, weight, layout, values, scale, choice=choice)
         node.replace_input_with(1, found)
         return
     raise_opset(model, _BLOCKED_OPSET, names)
@@ -186,10 +188,9 @@ def _rewrite_weight(
     scales = np.ascontiguousarray(rounded.scale if layout.axis == 1 else rounded.scale.T)
     stem = str(weight.name)
     element = dtype.numpy()
+    integers = ir.Tensor(values.astype(element), dtype=dtype)
     inputs = [
-        insert.before(node).constant(
-            ir.Tensor(values.astype(element), dtype=dtype), f"{stem}_int{choice.bits}"
-        ),
+        choice.note(insert.before(node).constant(integers, f"{stem}_int{choice.bits}")),
         insert.constant(scales, f"{stem}_scales"),
     ]
     attributes = {"axis": 1 - layout.axis, "block_size": block}

@@ -9,6 +9,7 @@ dynamic in blocks, weight-only: MatMulNBits, whose weights have a scale for each
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -56,7 +57,7 @@ class DynamicProducts:
             )
         quantized, scale, zero = self._rounded[x]
         insert = self._insert.before(node)
-        weight = insert.constant(rounded.values, f"{_weight_name(node)}_int8")
+        weight = choice.note(insert.constant(rounded.values, f"{_weight_name(node)}_int8"))
         columns = insert.constant(rounded.scale[0] * _alpha(node), f"{_weight_name(node)}_scale")
         product = insert.op("MatMulInteger", [quantized, weight, zero], f"{stem}_integer")
         cast = insert.op("Cast", [product], f"{stem}_float", {"to": int(ir.DataType.FLOAT)})
@@ -80,7 +81,8 @@ def rewrite_in_blocks(insert: Insertion, node: ir.Node, choice: LayerChoice) -> 
     insert.before(node)
     name = _weight_name(node)
     rows, columns = rounded.values.shape
-    weight = insert.constant(packed(rounded, choice.bits), f"{name}_int{choice.bits}")
+    integers = packed(rounded, choice.bits)
+    weight = choice.note(insert.constant(integers, f"{name}_int{choice.bits}"))
     # [blocks, N] to one scale for each block of each column, column by column.
     scales = np.ascontiguousarray((rounded.scale * _alpha(node)).T).astype(np.float32)
     inputs = [node.inputs[0], weight, insert.constant(scales.reshape(-1), f"{name}_scales")]
@@ -110,7 +112,7 @@ def packed(rounded: RoundedWeight, bits: int) -> Array:
     zero = 1 << (bits - 1)
     full = np.zeros((blocks * block, columns), dtype=np.int16)
     full[:rows] = rounded.values
-    unsigned = (full + zero).astype(np.uint8).T.reshape(columns, blocks, block)
+    unsigned: Array = (full + zero).astype(np.uint8).T.reshape(columns, blocks, block)
     if bits == 4:
         unsigned = unsigned[..., 0::2] | (unsigned[..., 1::2] << 4)
     return np.ascontiguousarray(unsigned)
@@ -122,8 +124,6 @@ def _with_block(choice: LayerChoice, block: int) -> LayerChoice:
             f"the rounded weight of the layer {choice.layer!r} names no block size",
             fix=f"round it and plan it with block={block}",
         )
-    from dataclasses import replace
-
     return replace(choice, block=block)
 
 
@@ -150,7 +150,9 @@ def _row(insert: Insertion, node: ir.Node, bias: ir.Value) -> ir.Value:
     if tensor is None:
         if beta == 1.0:
             return bias
-        return insert.op("Mul", [bias, insert.constant(beta, "beta")], f"{bias.name}_scaled")
+        return insert.op(
+            "Mul", [bias, insert.constant(np.array(beta), "beta")], f"{bias.name}_scaled"
+        )
     array = np.asarray(tensor.numpy())
     columns = array.shape[-1] if array.ndim else 0
     flat = array.reshape(-1) if array.size == columns else array

@@ -198,22 +198,21 @@ def _quantize_weight(
     weight = node.inputs[1]
     assert weight is not None
     scale = rounded.scale[0]
-    node.replace_input_with(
-        1, dequantized(insert.before(node), weight, layout, rounded.values, scale)
-    )
+    stored = dequantized(insert.before(node), weight, layout, rounded.values, scale, choice=choice)
+    node.replace_input_with(1, stored)
     if bias is None:
         return
     unit = (scale * np.float32(source.step)).astype(np.float32)
-    stored = node.inputs[2]
-    assert stored is not None
+    plain = node.inputs[2]
+    assert plain is not None
     inputs = [
-        insert.constant(integer_bias(bias, unit), f"{stored.name}_int32"),
-        insert.constant(unit, f"{stored.name}_scale"),
+        insert.constant(integer_bias(bias, unit), f"{plain.name}_int32"),
+        insert.constant(unit, f"{plain.name}_scale"),
     ]
     found = insert.op(
         "DequantizeLinear",
         inputs,
-        f"{stored.name}_dequantized",
+        f"{plain.name}_dequantized",
         {"axis": 0},
         dtype=ir.DataType.FLOAT,
         shape=ir.Shape([len(bias)]),
@@ -222,12 +221,18 @@ def _quantize_weight(
 
 
 def dequantized(
-    insert: Insertion, weight: ir.Value, layout: WeightLayout, values: Array, scale: Array
+    insert: Insertion,
+    weight: ir.Value,
+    layout: WeightLayout,
+    values: Array,
+    scale: Array,
+    *,
+    choice: LayerChoice,
 ) -> ir.Value:
     """Return a weight as DequantizeLinear of integers with a scale for each output channel."""
     name = str(weight.name)
     inputs = [
-        insert.constant(layout.stored(values), f"{name}_int8"),
+        choice.note(insert.constant(layout.stored(values), f"{name}_int8")),
         insert.constant(np.asarray(scale, dtype=np.float32), f"{name}_scale"),
         insert.constant(np.zeros(scale.shape, np.int8), f"{name}_zero_point"),
     ]

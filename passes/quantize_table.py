@@ -14,9 +14,10 @@ import onnx_ir as ir
 from leptonc.passes.constants import constant
 from leptonc.passes.errors import PlanError
 from leptonc.passes.insertion import Insertion, take_over
+from leptonc.passes.quantization_plan import LayerChoice
 
 
-def rewrite_table(insert: Insertion, node: ir.Node) -> None:
+def rewrite_table(insert: Insertion, node: ir.Node, choice: LayerChoice) -> None:
     """Replace a Gather of rows of a constant float32 table `[rows, width]`.
 
     Raises:
@@ -41,9 +42,8 @@ def rewrite_table(insert: Insertion, node: ir.Node) -> None:
     axis = {"axis": 0}
     stem = str(node.outputs[0].name)
     # Several nodes may read one table: equal constants become one again when the graph is shared.
-    quantized = insert.op(
-        "Gather", [insert.constant(values, f"{table.name}_int8"), rows], f"{stem}_int8", axis
-    )
+    integers = choice.note(insert.constant(values, f"{table.name}_int8"))
+    quantized = insert.op("Gather", [integers, rows], f"{stem}_int8", axis)
     scales = insert.op(
         "Gather", [insert.constant(scale, f"{table.name}_scales"), rows], f"{stem}_scales", axis
     )

@@ -147,16 +147,21 @@ def magnitudes(found: Distribution, largest: float) -> Floats:
     The elements of a bin of the histogram are spread evenly over the bins that it overlaps;
     those that are exactly 0 stay out, because every range represents them exactly.
     """
-    near = np.minimum(np.abs(found.low), np.abs(found.high))
-    far = np.minimum(np.maximum(np.abs(found.low), np.abs(found.high)), largest)
-    weights = np.where(near > 0, found.counts, 0).astype(np.float64)
     edges = np.linspace(0.0, largest, _ENTROPY_BINS + 1)
     below = np.zeros(_ENTROPY_BINS + 1)
-    width = np.maximum(far - near, np.finfo(np.float64).tiny)
-    for start in range(0, len(near), 256):
-        part = slice(start, start + 256)
-        share = (edges[:, None] - near[None, part]) / width[None, part]
-        below += np.clip(share, 0.0, 1.0) @ weights[part]
+    for side in (found.low > 0, found.high < 0):
+        near = np.minimum(np.abs(found.low[side]), np.abs(found.high[side]))
+        far = np.maximum(np.abs(found.low[side]), np.abs(found.high[side]))
+        order = np.argsort(near)
+        counts = found.counts[side][order].astype(np.float64)
+        ends = np.stack((near[order], np.minimum(far[order], largest)), axis=1).reshape(-1)
+        upto = np.cumsum(counts)
+        # Between the bins of the histogram nothing is added.
+        sums = np.stack((upto - counts, upto), axis=1).reshape(-1)
+        if counts.size:
+            below += np.interp(edges, ends, sums)
+            # A bin that begins at the last edge is a step, which interpolation may miss.
+            below[-1] += upto[-1] - np.interp(edges[-1], ends, sums)
     return np.maximum(np.diff(below), 0.0)
 
 

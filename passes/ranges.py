@@ -7,7 +7,7 @@ exactly (see `tensor_range`), and one table answers for every method of `range_m
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -102,12 +102,7 @@ class Ranges:
                 observed different tensors.
         """
         self.require_graph(other.graph)
-        if self.tensors.keys() != other.tensors.keys():
-            odd = sorted(self.tensors.keys() ^ other.tensors.keys())
-            raise RangesError(
-                f"the tables do not observe the same tensors: {odd[0]!r} is in one only",
-                fix="make both with the same version of leptonc",
-            )
+        self.require_tensors(other.tensors)
         if (self.samples, self.data) == (other.samples, other.data):
             raise RangesError(
                 f"both tables were made of the same {self.samples} samples, which would count "
@@ -122,6 +117,19 @@ class Ranges:
                 raise RangesError(f"tensor {name!r} {error} in one of the tables") from error
         data = (self.data + other.data) % DATA_MODULUS
         return Ranges(self.graph, self.samples + other.samples, data, tensors, self.aliases)
+
+    def require_tensors(self, names: Iterable[str]) -> None:
+        """Refuse to go on with other tensors than those of the table.
+
+        Raises:
+            RangesError: With a tensor that only one side has.
+        """
+        odd = sorted(self.tensors.keys() ^ set(names))
+        if odd:
+            raise RangesError(
+                f"not the same tensors were observed: {odd[0]!r} is in one table only",
+                fix="calibrate all parts with the same version of leptonc",
+            )
 
     def require_graph(self, graph: GraphFingerprint) -> None:
         """Refuse another graph than the one that the table was made with.

@@ -208,7 +208,7 @@ class _Reader:
             self.fail(f"tensor {name!r} was not observed in every sample")
         low = self.number(fields.get("minimum"), name)
         high = self.number(fields.get("maximum"), name)
-        sums = [self.sum_of(fields.get(key), name) for key in ("sum_minimum", "sum_maximum")]
+        sums = [self.whole(fields.get(key), name) for key in ("sum_minimum", "sum_maximum")]
         if not low <= high or not all(
             samples * units(low) <= total <= samples * units(high) for total in sums
         ):
@@ -280,9 +280,6 @@ class _Reader:
         if not np.isfinite(np.float32(number)) or float(np.float32(number)) != number:
             self.fail(f"tensor {name!r} has {value!r} for a bound, which is no float32")
         return number
-
-    def sum_of(self, value: Any, name: str) -> int:
-        return self.whole(value, name)
 
     def whole(self, value: Any, name: str) -> int:
         try:

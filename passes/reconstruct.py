@@ -48,7 +48,7 @@ class RoundedWeight:
     def dequantized(self) -> np.ndarray[Any, np.dtype[np.float32]]:
         """Return the weights that the integers stand for, float32 `[K, N]`."""
         spread = _spread(self.scale, len(self.values), self.block)
-        return self.values.astype(np.float32) * spread
+        return np.asarray(self.values.astype(np.float32) * spread, dtype=np.float32)
 
 
 def column_scales(
@@ -240,10 +240,24 @@ def _inverse_factor(hessian: Floats) -> Floats:
     while True:
         damped = hessian.astype(np.float64) + damping * mean * np.eye(size)
         try:
-            # H = L L^T, so the inverse is L^-T L^-1; its own factor follows from it.
-            inverse = np.linalg.inv(damped)
-            return np.asarray(np.linalg.cholesky((inverse + inverse.T) / 2).T)
+            # Factored from its last row upwards, H = V V^T with V an upper triangle, so that the
+            # inverse of H is (V^-1)^T V^-1.
+            upper = np.linalg.cholesky(damped[::-1, ::-1])[::-1, ::-1]
+            return _inverse_of_triangle(np.ascontiguousarray(upper))
         except np.linalg.LinAlgError:
             if damping >= _MOST_DAMPING:
                 raise ValueError("the Hessian cannot be inverted") from None
             damping *= 10
+
+
+def _inverse_of_triangle(upper: Floats) -> Floats:
+    """Return the inverse of an upper triangle, in halves: most of the work is products."""
+    size = len(upper)
+    if size <= _ROWS:
+        return np.asarray(np.linalg.inv(upper))
+    half = size // 2
+    made = np.zeros_like(upper)
+    made[:half, :half] = _inverse_of_triangle(upper[:half, :half])
+    made[half:, half:] = _inverse_of_triangle(upper[half:, half:])
+    made[:half, half:] = -made[:half, :half] @ upper[:half, half:] @ made[half:, half:]
+    return made

@@ -125,4 +125,4 @@ def test_what_is_expected_depends_on_the_precision(recipe):
     assert tolerance(precision="bf16") == Tolerance(18.0, 0.25)
     assert tolerance(precision="bf16", tolerance="sqnr=30") == Tolerance(30.0, 0.25)
     assert tolerance() == Tolerance()
-    assert resolve_settings(str(recipe), {"precision": "fp16"}).export_tolerance == Tolerance()
+    assert resolve_settings(str(recipe), {"precision": "fp16"}).exact == Tolerance()

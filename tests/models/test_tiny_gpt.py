@@ -13,7 +13,7 @@ def tiny_gpt(recipe):
 
 
 def test_committed_weights_predict_python(tiny_gpt, predictor):
-    assert tiny_gpt.evaluate(predictor(tiny_gpt.build()))["bits_per_byte"] <= 2.8
+    assert tiny_gpt.evaluate(predictor(tiny_gpt.build()))["bits_per_byte"] <= 3.0
 
 
 def test_committed_weights_are_small(tiny_gpt):

@@ -16,6 +16,7 @@ DOCUMENTS = (
     *("README.md", "CONTRIBUTING.md", "CHANGELOG.md"),
     *(
         "docs/artifact-format.md",
+        "docs/calibration.md",
         "docs/coverage.md",
         "docs/gpu.md",
         "docs/passes.md",

@@ -91,7 +91,7 @@ def test_percentile_leaves_out_what_it_says_within_one_bin(seed, percent):
 @quick
 @given(st.integers(0, 2**32), st.booleans())
 def test_mse_is_as_good_as_the_best_range_that_trying_finds(seed, symmetric):
-    samples = samples_of(seed, 8)
+    samples = samples_of(seed, 60)
     values = samples.reshape(-1).astype(np.float64)
     weights = np.ones_like(values)
     low, high = table(samples).range("y", "mse", symmetric=symmetric)
@@ -102,7 +102,7 @@ def test_mse_is_as_good_as_the_best_range_that_trying_finds(seed, symmetric):
     full = table(samples).range("y", "minmax", symmetric=symmetric)
     parts = np.arange(1, 51) / 50
     tried = min(error((full[0] * part, full[1] * part)) for part in parts)
-    assert error((low, high)) <= tried * 1.05
+    assert error((low, high)) <= tried * 1.15
     assert not symmetric or low == -high
 
 
@@ -123,20 +123,22 @@ def raw_divergence(values, threshold, bins=2048, levels=128):
     return float((p[p > 0] * np.log(p[p > 0] / q[p > 0])).sum())
 
 
-@settings(deadline=None, max_examples=8)
+@settings(deadline=None, max_examples=6)
 @given(st.integers(0, 2**32))
 def test_entropy_finds_nearly_the_least_divergence_of_the_raw_data(seed):
     rng = np.random.default_rng(seed)
-    values = np.concatenate([rng.standard_normal(60_000), rng.uniform(-12, 12, 30)])
+    values = np.concatenate([rng.standard_normal(60_000), rng.uniform(40, 60, 6)])
     sample = values.astype(np.float32).reshape(1, -1, 6)
     low, high = table(sample).range("y", "entropy", symmetric=True)
     magnitudes = np.abs(sample.reshape(-1).astype(np.float64))
-    edges = np.arange(128, 2049, 16) / 2048 * magnitudes.max()
-    best = min(raw_divergence(magnitudes, edge) for edge in edges)
-    worst = raw_divergence(magnitudes, edges[-1])
+    edges = np.arange(128, 2049, 64) / 2048 * magnitudes.max()
+    divergences = [raw_divergence(magnitudes, edge) for edge in edges]
+    best, worst = min(divergences), divergences[-1]
     found = raw_divergence(magnitudes, high)
     assert low == -high < 0
-    assert found - best <= 0.15 * (worst - best) + 1e-3
+    # Clipping six elements of 60,000 pays.
+    assert high < 20
+    assert found - best <= 0.5 * (worst - best)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -282,7 +284,7 @@ def test_tables_that_do_not_belong_together_are_not_added():
     with pytest.raises(RangesError, match="another graph") as caught:
         first.plus(other)
     assert "'y': Relu(x) to y there, Tanh(x) to y here" in str(caught.value)
-    with pytest.raises(RangesError, match="'y' is in one only"):
+    with pytest.raises(RangesError, match="'y' is in one table only"):
         first.plus(replace(second, tensors={}))
     narrow = replace(second.tensors["y"], channels=np.ones(3, np.float32))
     with pytest.raises(RangesError, match="another number of channels"):
