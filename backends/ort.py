@@ -123,7 +123,9 @@ class OrtBackend:
         variant = _variant(target, detached, options, str(engine.__version__))
         integers = read_integers(source, detached.model)
         built = detached.model
-        return Payload(variant, detached.graph, detached.weights, placement, built, integers)
+        return Payload(
+            variant, detached.graph, detached.weights, placement, built, integers=integers
+        )
 
 
 def _has_chained_convolutions(model: ir.Model) -> bool:

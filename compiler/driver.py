@@ -269,7 +269,8 @@ def _rewrite(
     measure: bool = False,
 ) -> list[Rewritten]:
     """Rewrite the exported graph for each target; for the last one without a copy."""
-    model, simplified = subject.model, ()
+    model = subject.model
+    simplified: tuple[PassStats, ...] = ()
     if settings.simplify:
         with stages.stage("simplify", "run onnxsim"):
             simplified = run_passes(model, (Simplify(),))
