@@ -8,6 +8,7 @@ from typing import Any
 import onnx_ir as ir
 
 from leptonc.backends.base import Target
+from leptonc.compiler.errors import CalibrationError
 from leptonc.compiler.observe import Report, observe_ranges
 from leptonc.compiler.settings import CompileSettings
 from leptonc.compiler.source import Source
@@ -90,9 +91,21 @@ def float_graph(
     method = resolved_method(layers, graph, target.precision, asked.method)
     if canonical is not None and method == STATIC:
         with stages.stage("observe", "run the model over the calibration data"):
-            ranges = observe_ranges(canonical, source, report=report)
+            ranges = _observed(canonical, source, report)
     plan = default_plan(model, graph, target.precision, ranges, asked)
     return FloatGraph(model, ranges, plan, (*done, *fused, *split))
+
+
+def _observed(model: ir.Model, source: Source, report: Report | None) -> Ranges:
+    try:
+        return observe_ranges(model, source, report=report)
+    except CalibrationError as error:
+        if error.what.startswith("no data"):
+            error.fix = (
+                "add calibration_data() to the recipe, or make a table with `leptonc calibrate "
+                "--data` and give it with --calibration"
+            )
+        raise
 
 
 def quantized(
