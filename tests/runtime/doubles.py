@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ctypes
 import itertools
+import threading
 from collections.abc import Callable, Mapping
 from enum import IntEnum
 from types import SimpleNamespace
@@ -49,6 +50,7 @@ class FakeCudart:
         self.streams: dict[int, list[Callable[[], None]]] = {}
         self.events: dict[int, bool] = {}
         self.recording: dict[int, list[Callable[[], None]]] = {}
+        self.lock = threading.RLock()
         self._numbers = itertools.count(1)
 
     def __getattribute__(self, name: str) -> Any:
@@ -61,7 +63,9 @@ class FakeCudart:
             self.calls.append(name)
             if name in fail:
                 return (fail[name], None, None)
-            return value(*arguments)
+            # A stream does one thing at a time, whichever threads wait for it.
+            with self.lock:
+                return value(*arguments)
 
         return call
 
