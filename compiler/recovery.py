@@ -31,7 +31,9 @@ from leptonc.passes.reconstruct import RoundedWeight, column_scales, round_best,
 from leptonc.passes.smooth import Smooth, find_smoothable
 
 # GPTQ pays where the noise of the weights is at least this part of that of the inputs.
-WORTH_GPTQ = 0.25
+WORTH_GPTQ = 1.0
+# Scales other than the plain ones have to leave less than this part of the noise.
+WORTH_OTHER_SCALES = 0.9
 
 Array = np.ndarray[Any, Any]
 
@@ -96,7 +98,11 @@ def round_weights(
         choice = choices[_name(layer)]
         assert seen.hessian is not None
         rounded[_name(layer)] = round_best(
-            layer.weight(), seen.hessian, bits=choice.bits, block=choice.block
+            layer.weight(),
+            seen.hessian,
+            bits=choice.bits,
+            block=choice.block,
+            held_out=seen.kept,
         )
     return plan.with_choices(
         [
@@ -124,7 +130,7 @@ def _least_error(
     ]
     rows = seen.kept.astype(np.float64)
     errors = [_weight_noise(rows, weight, made) for _, made in tried]
-    best = int(np.argmin(errors))
+    best = int(errors[1] < WORTH_OTHER_SCALES * errors[0])
     return tried[best][0], replace(tried[best][1], error=errors[best])
 
 

@@ -23,7 +23,7 @@ def choose_smoothing(
 ) -> tuple[Smoothing, float] | None:
     """Return the smoothing of one tensor that gives its layers the least noise.
 
-    Every strength is tried on rows of X that calibration kept: both X and the weights are
+    Every strength is tried on rows of X that were held out: both X and the weights are
     rounded to 8 bits, and the outputs compared with the exact ones.
 
     Args:
@@ -42,19 +42,20 @@ def choose_smoothing(
     plain = _noise(rows, weights, exact)
     if plain == 0.0:
         return None
-    best: tuple[float, Array] | None = None
+    best: tuple[float, float] | None = None
     for strength in STRENGTHS:
         powers = smoothing_powers(statistics.largest, weights, strength)
         factors = np.ldexp(np.float32(1), powers.astype(np.int32))
         scaled = [weight * factors[:, None] for weight in weights]
         noise = _noise(rows / factors, scaled, exact)
         if best is None or noise < best[0]:
-            best = noise, powers
+            best = noise, strength
     assert best is not None
     left = best[0] / plain
     if left > (WORTH_NOTHING if found.folds else WORTH_A_NODE):
         return None
-    return Smoothing(found.tensor, tuple(int(power) for power in best[1])), left
+    final = smoothing_powers(statistics.largest_of_all, weights, best[1])
+    return Smoothing(found.tensor, tuple(int(power) for power in final)), left
 
 
 def _noise(rows: Array, weights: Sequence[Array], exact: Sequence[Array]) -> float:

@@ -170,8 +170,17 @@ def round_best(
     *,
     bits: int = 8,
     block: int = 0,
+    held_out: np.ndarray[Any, Any] | None = None,
 ) -> tuple[str, RoundedWeight]:
     """Try the ways to round a layer, and return the name and the result of the best.
+
+    Args:
+        weight: `[K, N]`.
+        hessian: H = X^T X over calibration data, `[K, K]`.
+        bits: 8 or 4.
+        block: Rows that share a scale; 0 for all.
+        held_out: Rows of X that H knows nothing of, `[rows, K]`. They decide, if they are given:
+            with few rows H is fitted too closely, and what is best by H is not by others.
 
     Returns:
         "nearest" (scales that reach the largest weight), "mse" (scales of least error) or "gptq".
@@ -184,7 +193,18 @@ def round_best(
         ("mse", round_nearest(weight, least, hessian, bits=bits, block=block)),
         ("gptq", round_gptq(weight, least, hessian, bits=bits, block=block)),
     ]
+    if held_out is not None:
+        tried = [(name, _measured(made, weight, held_out)) for name, made in tried]
     return min(tried, key=lambda each: each[1].error)
+
+
+def _measured(
+    made: RoundedWeight, weight: np.ndarray[Any, Any], rows: np.ndarray[Any, Any]
+) -> RoundedWeight:
+    """Return `made` with the error that it has over `rows`."""
+    signal = float(np.sum(np.square(rows @ weight, dtype=np.float64)))
+    noise = float(np.sum(np.square(rows @ (weight - made.dequantized()), dtype=np.float64)))
+    return replace(made, error=noise / signal if signal else 0.0)
 
 
 def corrected_bias(

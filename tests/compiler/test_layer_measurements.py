@@ -53,14 +53,19 @@ def layers_of(found):
     return [layer for node in found.graph if (layer := layer_matrix(node)) is not None]
 
 
-def test_sums_are_those_of_all_rows_together():
+def test_sums_are_those_of_all_rows_but_the_held_out_samples():
     found = linear()
-    samples = [{"x": CHANCE.standard_normal((rows, 6)).astype(np.float32)} for rows in (3, 1, 5)]
+    sizes = (3, 1, 5, 4, 2, 3)
+    samples = [{"x": CHANCE.standard_normal((rows, 6)).astype(np.float32)} for rows in sizes]
     ((_, seen),) = statistics_in_groups(
-        found, layers_of(found), lambda: iter(samples), 3, hessians=True
+        found, layers_of(found), lambda: iter(samples), 6, hessians=True
     )
+    held_out = np.tanh(samples.pop(3)["x"])
     rows = np.tanh(np.concatenate([sample["x"] for sample in samples]))
-    assert seen.rows == 9
+    assert seen.rows == 14
+    np.testing.assert_allclose(seen.kept, held_out, rtol=1e-5, atol=1e-6)
+    both = np.abs(np.concatenate([rows, held_out])).max(axis=0)
+    np.testing.assert_allclose(seen.largest_of_all, both, rtol=1e-5)
     np.testing.assert_allclose(seen.hessian, rows.T @ rows, rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(seen.energy, np.diag(rows.T @ rows), rtol=1e-5)
     np.testing.assert_allclose(seen.mean, rows.mean(axis=0), rtol=1e-4, atol=1e-6)
@@ -79,6 +84,14 @@ def test_patches_times_the_matrix_are_the_convolution():
     np.testing.assert_allclose(rows, expected, rtol=1e-4, atol=1e-5)
     np.testing.assert_array_equal(layer.stored(layer.weight()), KERNEL)
     assert layer.inputs(answer["h"], 7).shape == (7, 18)
+
+
+@pytest.mark.parametrize(("rows", "summed", "kept"), [(8, 6, 2), (3, 3, 3)])
+def test_of_few_samples_rows_are_held_out_where_there_are_enough(rows, summed, kept):
+    found = linear()
+    sample = {"x": CHANCE.standard_normal((rows, 6)).astype(np.float32)}
+    ((_, seen),) = statistics_in_groups(found, layers_of(found), lambda: iter([sample]), 1)
+    assert (seen.rows, len(seen.kept)) == (summed, kept)
 
 
 def test_no_samples_are_an_error_that_names_the_layer():

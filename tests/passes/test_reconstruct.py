@@ -54,6 +54,19 @@ def test_the_best_is_at_least_as_good_as_the_nearest(case):
     assert round_best(weight, hessian, bits=bits)[1].error <= nearest.error
 
 
+def test_rows_that_were_held_out_decide():
+    # Two rows say nothing of the forty inputs: what is best for them is not for others.
+    chance = np.random.default_rng(0)
+    weight = chance.standard_normal((40, 8)).astype(np.float32)
+    few, others = chance.standard_normal((2, 40)), chance.standard_normal((400, 40))
+    by_few, _ = round_best(weight, few.T @ few, bits=4)
+    name, made = round_best(weight, few.T @ few, bits=4, held_out=others)
+    assert by_few == "gptq"
+    assert name != "gptq"
+    lost = others @ (weight - made.dequantized())
+    assert made.error == pytest.approx(np.sum(lost**2) / np.sum((others @ weight) ** 2), rel=1e-5)
+
+
 @pytest.mark.parametrize("bits", [8, 4])
 def test_gptq_gains_at_least_two_decibels_where_inputs_go_together(bits):
     x, weight = problem(3, 64, 32)
