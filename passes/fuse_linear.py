@@ -17,6 +17,7 @@ from leptonc.passes.base import PassStats
 from leptonc.passes.facts import Facts, infer_facts
 from leptonc.passes.fusions import (
     linear_chain,
+    linear_einsum,
     linear_factors,
     linear_fused,
     linear_gemm,
@@ -31,7 +32,7 @@ from leptonc.passes.rule import Rule
 Rules = tuple[Rule[Any], ...]
 
 # They hide no pattern that other rules look for.
-CANONICAL_RULES: Rules = (*linear_reshape.RULES, *linear_factors.RULES)
+CANONICAL_RULES: Rules = (*linear_einsum.RULES, *linear_reshape.RULES, *linear_factors.RULES)
 
 # Factors and biases find their way into weights.
 WEIGHT_RULES: Rules = (*CANONICAL_RULES, *linear_chain.RULES, *linear_scale.RULES)

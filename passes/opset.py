@@ -21,14 +21,11 @@ _AXES_INPUT = 18
 # computes, the names of its modes, or the meaning of its inputs.
 _CHANGED: dict[str, tuple[int, ...]] = {
     "Attention": (24,),
-    "AveragePool": (19, 22),
     "BatchNormalization": (14,),
     "DFT": (20,),
     "DeformConv": (19,),
     "GridSample": (20,),
     "GroupNormalization": (21,),
-    "LpPool": (18, 22),
-    "MaxPool": (22,),
     "MaxRoiPool": (22,),
     "OptionalGetElement": (18,),
     "OptionalHasElement": (18,),
@@ -36,8 +33,12 @@ _CHANGED: dict[str, tuple[int, ...]] = {
     "RoiAlign": (16, 22),
 }
 
-# Of these only what `ceil_mode` means changed.
-_ROUNDING_POOLS = frozenset({"AveragePool", "LpPool", "MaxPool"})
+# The opsets at which the rounding of a pooling changed, and for AveragePool that of auto_pad.
+_POOLS: dict[str, tuple[int, ...]] = {
+    "AveragePool": (19, 22),
+    "LpPool": (18, 22),
+    "MaxPool": (22,),
+}
 
 _REDUCTIONS = frozenset(
     {
@@ -58,20 +59,22 @@ def obstacle_to_raising(model: ir.Model, version: int) -> str | None:
     if model.functions:
         return f"{refusal}: the model has functions"
     for node in all_nodes(model):
-        changes = () if node.domain or _pools_exactly(node) else _CHANGED.get(node.op_type, ())
+        changes = () if node.domain else _changes(node)
         if any(current < change <= version for change in changes):
             return f"{refusal}: {node.op_type} ({node.name!r}) changed in between"
     return None
 
 
-def _pools_exactly(node: ir.Node) -> bool:
-    """Whether `node` is a pool whose windows are counted in the same way in every version."""
+def _changes(node: ir.Node) -> tuple[int, ...]:
+    """Return the opsets at which a node of the standard domain means something else."""
+    pool = _POOLS.get(node.op_type)
+    if pool is None:
+        return _CHANGED.get(node.op_type, ())
+    # Rounding down, with pads that are given, is as it ever was.
+    padded = node.attributes.get_string("auto_pad", "NOTSET") == "NOTSET"
     mode = node.attributes.get("ceil_mode")
-    return node.op_type in _ROUNDING_POOLS and (mode is None or not _is_set(mode))
-
-
-def _is_set(mode: ir.Attr) -> bool:
-    return mode.is_ref() or mode.value != 0
+    rounded_down = mode is None or (not mode.is_ref() and mode.value == 0)
+    return () if padded and rounded_down else pool
 
 
 def raise_opset(model: ir.Model, version: int, names: Names) -> None:

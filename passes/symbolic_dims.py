@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from leptonc.passes.sizes import ONE, Size, is_at_most, number, product
 from leptonc.passes.symbolic_attention import CONTRIB_ATTENTION, standard_attention
+from leptonc.passes.symbolic_einsum import einsum
 from leptonc.passes.symbolic_parts import clamp, gather, gather_elements, gather_nd, sliced
 from leptonc.passes.symbolic_view import Sizes, View
 
@@ -197,9 +198,9 @@ def _range(view: View) -> Sizes | None:
     if start is None or limit is None or step is None or len(start) != 1 or len(limit) != 1:
         return None
     # Negative lengths do not occur: a name is a size, and sums of names are too.
-    counts = step[0].number == 1 and start[0].number == 0
-    positive = all(factor > 0 for _, factor in limit[0].terms)
-    return (limit[0],) if counts and positive else None
+    length = limit[0].plus(start[0].times(number(-1)))
+    positive = all(factor > 0 for _, factor in length.terms)
+    return (length,) if step[0].number == 1 and positive else None
 
 
 def _flatten(view: View) -> Sizes | None:
@@ -214,6 +215,15 @@ def _flatten(view: View) -> Sizes | None:
 def _pooled(view: View) -> Sizes | None:
     dims = view.dims(0)
     return None if not dims else (dims[0], *(view.own(axis) for axis in range(1, len(dims))))
+
+
+def _resized(view: View) -> Sizes | None:
+    dims, wanted = view.dims(0), view.content(3)
+    attributes = view.node.attributes
+    stretched = attributes.get_string("keep_aspect_ratio_policy", "stretch") == "stretch"
+    if dims is None or wanted is None or not stretched or "axes" in attributes:
+        return None
+    return wanted if len(wanted) == len(dims) else None
 
 
 def _shape_dims(view: View) -> Sizes | None:
@@ -251,7 +261,9 @@ _DIMS: dict[str, Callable[[View], Sizes | None]] = {
     "GatherElements": gather_elements,
     "GatherND": gather_nd,
     "Slice": sliced,
+    "Einsum": einsum,
     "Range": _range,
+    "Resize": _resized,
     "Flatten": _flatten,
     "Shape": _shape_dims,
     "ConstantOfShape": _constant_of_shape,

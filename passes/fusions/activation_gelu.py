@@ -2,6 +2,7 @@
 
     erf form    y = 0.5*x*(1 + erf(x / sqrt(2)))                       Gelu(x)
     tanh form   y = 0.5*x*(1 + tanh(sqrt(2/pi)*(x + 0.044715*x^3)))    Gelu(x, approximate="tanh")
+                  = x*sigmoid(2*sqrt(2/pi)*(x + 0.044715*x^3))         the same
 
 ONNX Gelu-20; Hendrycks and Gimpel, "Gaussian Error Linear Units". Any association and any order
 of the factors is the same polynomial in `x` and the function. Constants are compared within 1e-6,
@@ -33,12 +34,20 @@ _ERF: Polynomial = {(1, 0): math.sqrt(0.5)}
 _SLOPE = math.sqrt(2 / math.pi)
 _TANH: Polynomial = {(1, 0): _SLOPE, (3, 0): _SLOPE * 0.044715}
 
+# For each function the polynomial around it and the one inside.
+_FORMS: dict[str, tuple[Polynomial, Polynomial]] = {
+    "Erf": (_OUTER, _ERF),
+    "Tanh": (_OUTER, _TANH),
+    # (1 + tanh(z)) / 2 is sigmoid(2z).
+    "Sigmoid": ({(1, 1): 1.0}, {power: 2 * factor for power, factor in _TANH.items()}),
+}
+
 
 def _pattern(site: Site) -> Activation | None:
-    for found in activations(site, "Erf", "Tanh"):
+    for found in activations(site, *_FORMS):
         dtype = site.facts.dtype(found.x)
-        inner = _ERF if found.function.op_type == "Erf" else _TANH
-        if same(found.outer, _OUTER, dtype) and same(found.inner, inner, dtype):
+        outer, inner = _FORMS[found.function.op_type]
+        if same(found.outer, outer, dtype) and same(found.inner, inner, dtype):
             return found
     return None
 
@@ -55,6 +64,8 @@ def _rewrite(site: Site, match: Activation, build: Build) -> Rewritten:
 
 
 def _check_old(site: Site, match: Activation) -> str | None:
+    if match.function.op_type != "Erf" and not site.facts.rank(match.x):
+        return f"FastGelu takes no scalar, and {match.x.name!r} may be one"
     return kept_dtype(site, match.x, KERNEL_FLOATS) or read_outside(site, match.nodes)
 
 

@@ -7,7 +7,8 @@ half precision, and after it a guard that turns the NaN of a row without any key
 
     p = Softmax(scores);  Where(IsNaN(p), 0, p)
 
-The context [B, N, S, D] is mostly turned and joined to [B, S, N*D] at once.
+The context [B, N, S, D] is mostly turned and joined to [B, S, N*D] at once. Where all of it has
+three dimensions there is one head: [B, S, D].
 """
 
 from __future__ import annotations
@@ -72,27 +73,37 @@ class _Probabilities:
     nodes: tuple[ir.Node, ...]
 
 
-def read_attention(site: Site) -> Attention | None:
-    """Return the attention whose last product is the node of `site`, or None."""
+def read_attention(site: Site) -> Attention | str | None:
+    """Return the attention whose last product is the node of `site`.
+
+    Returns:
+        The attention; or, where the node multiplies a Softmax, why it is none that is known; or
+        None.
+    """
     node = site.node
     if len(node.inputs) != 2 or node.inputs[1] is None or site.opset < _SOFTMAX_OPSET:
         return None
     found = _probabilities(site, node.inputs[0])
-    scores = None if found is None else read_scores(site, found.scores)
-    if found is None or scores is None:
-        return None
-    dtype = site.facts.dtype(node.inputs[1])
+    if found is None or isinstance(found, str):
+        return found
+    scores = read_scores(site, found.scores)
+    if scores is None:
+        return f"{found.scores.name!r} is no scaled product of queries and keys with masks"
     query = read_heads(site, scores.query)
-    key = read_heads(site, scores.key, "bnds")
+    key = read_heads(site, scores.key, turned=True)
     value = read_heads(site, node.inputs[1])
+    if key is not None and value is not None and (key.past is None or value.past is None):
+        key, value = without_past(site, key), without_past(site, value)
+    for name, heads in (("queries", query), ("keys", key), ("values", value)):
+        if heads is None:
+            return f"the number and width of the heads of the {name} are not known"
+    dtype = site.facts.dtype(node.inputs[1])
     if query is None or key is None or value is None or dtype is None:
         return None
     if query.past is not None or query.repeats != 1:
-        return None
-    if key.past is None or value.past is None:
-        key, value = without_past(site, key), without_past(site, value)
-    if key is None or value is None:
-        return None
+        return "the queries are joined to others, or repeated"
+    if len({"n" in heads.axes for heads in (query, key, value)}) != 1:
+        return "queries, keys and values have different numbers of dimensions"
     return Attention(
         query=query,
         key=key,
@@ -106,7 +117,7 @@ def read_attention(site: Site) -> Attention | None:
     )
 
 
-def _probabilities(site: Site, value: ir.Value | None) -> _Probabilities | None:
+def _probabilities(site: Site, value: ir.Value | None) -> _Probabilities | str | None:
     """See through the casts and the guard around a Softmax over the last axis."""
     nodes: list[ir.Node] = []
     guarded = False
@@ -131,7 +142,7 @@ def _probabilities(site: Site, value: ir.Value | None) -> _Probabilities | None:
         guarded = True
     rank = site.facts.rank(node.outputs[0])
     if rank is None or node.attributes.get_int("axis", -1) not in (-1, rank - 1):
-        return None
+        return f"{node.name!r} does not go over the last axis"
     scores = node.inputs[0]
     cast = site.producer(scores, "Cast")
     if cast is not None:
@@ -158,6 +169,8 @@ def guarded_value(site: Site, node: ir.Node) -> ir.Value | None:
 
 def _merged(site: Site, context: ir.Value, query: Heads, value: Heads) -> Merged | None:
     """Return where the heads of the context are turned behind the rows, and joined."""
+    if "n" not in query.axes:
+        return Merged(context, joined=True)
     turn = _only_reader(site, context, "Transpose")
     if turn is None or tuple(turn.attributes.get_ints("perm") or ()) != (0, 2, 1, 3):
         return None
@@ -191,7 +204,8 @@ def obstacle(site: Site, found: Attention) -> str | None:
             return f"{query.heads} queries do not share {heads.heads} {name}"
     if key.heads != value.heads:
         return f"there are {key.heads} heads of keys and {value.heads} of values"
-    if key.rows != value.rows:
+    # Without a past the last product is only defined where there are as many keys as values.
+    if key.past is not None and key.rows != value.rows:
         return "keys and values are not known to have as many rows"
     if 0 in (query.batch.number, query.rows.number, key.rows.number):
         return "there is nothing to attend to"

@@ -10,6 +10,9 @@ Keys and values may be joined to those of the past, and each head of theirs may 
 the queries, which exporters spell as a repetition:
 
     [B, N, T, D] -> Unsqueeze [B, N, 1, T, D] -> Expand [B, N, G, T, D] -> Reshape [B, N*G, T, D]
+
+Where there is one head, or each head of each example counts as an example, they have three
+dimensions [batch, rows, width].
 """
 
 from __future__ import annotations
@@ -20,10 +23,10 @@ import onnx_ir as ir
 
 from leptonc.passes.fusions.attention_scores import peel_scale
 from leptonc.passes.site import Site
-from leptonc.passes.sizes import Size, number
+from leptonc.passes.sizes import ONE, Size, number
 
 # What the axes of a tensor are: batch, heads (n), rows (s), width (d).
-_WHOLE, _SPLIT = "bnsd", "bsnd"
+_WHOLE, _SPLIT, _SINGLE = "bnsd", "bsnd", "bsd"
 
 # More transpositions in a row are never written.
 _MOST_STEPS = 8
@@ -52,7 +55,8 @@ class Heads:
         rows: How many rows there are, those of the past left out.
         width: Of one head.
         value: The tensor that was found last, with `axes`.
-        axes: What its axes are: `bnsd` for [batch, heads, rows, width].
+        axes: What its axes are: `bnsd` for [batch, heads, rows, width], and `bsd` for a single
+            head, which is its own `split` and `flat`.
         whole: The same as [batch, heads, rows, width], or None.
         split: The same as [batch, rows, heads, width], or None.
         flat: The same as [batch, rows, heads*width], or None.
@@ -74,17 +78,31 @@ class Heads:
     repeats: int = 1
     past: Past | None = None
 
+    @property
+    def is_flat(self) -> bool:
+        """Whether they can be had in three dimensions with no heads turned."""
+        return self.split is not None or "n" not in self.axes
 
-def read_heads(site: Site, value: ir.Value, axes: str = _WHOLE) -> Heads | None:
-    """Return what the heads `value` are made of, or None when their sizes are not known."""
+
+def read_heads(site: Site, value: ir.Value, *, turned: bool = False) -> Heads | None:
+    """Return what the heads `value` are made of, or None when their sizes are not known.
+
+    Args:
+        site: Where.
+        value: [batch, heads, rows, width] or [batch, rows, width].
+        turned: Whether its last two axes are the other way round.
+    """
+    axes = _WHOLE if site.facts.rank(value) == len(_WHOLE) else _SINGLE
+    if turned:
+        axes = axes[:-2] + axes[:-3:-1]
     repeats = 1
     past: Past | None = None
     whole: ir.Value | None = None
     for _ in range(_MOST_STEPS):
         whole = value if axes == _WHOLE else whole
-        turned = _turned(site, value, axes)
-        if turned is not None:
-            value, axes = turned
+        before = _turned(site, value, axes)
+        if before is not None:
+            value, axes = before
             continue
         repeated = _repeated(site, value, axes) if repeats == 1 and past is None else None
         if repeated is not None:
@@ -118,11 +136,13 @@ def _sized(site: Site, value: ir.Value, axes: str) -> Heads | None:
     dims = site.facts.symbolic(value)
     if dims is None or len(dims) != len(axes):
         return None
-    size = dict(zip(axes, dims, strict=True))
+    size = {"n": ONE, **dict(zip(axes, dims, strict=True))}
     heads, width = size["n"].number, size["d"].number
     if not heads or not width:
         return None
     found = Heads(size["b"], heads, size["s"], width, value, axes)
+    if axes == _SINGLE:
+        return replace(found, split=value, flat=value)
     if axes != _SPLIT:
         return found
     flat, factor = _flattened(site, value, size["b"], size["s"], number(heads * width))
@@ -132,7 +152,7 @@ def _sized(site: Site, value: ir.Value, axes: str) -> Heads | None:
 def _turned(site: Site, value: ir.Value, axes: str) -> tuple[ir.Value, str] | None:
     """See through a Transpose, unless the value is laid out as it is wanted already."""
     node = site.producer(value, "Transpose")
-    if node is None or node.inputs[0] is None or axes == _SPLIT:
+    if node is None or node.inputs[0] is None or axes in (_SPLIT, _SINGLE):
         return None
     perm = node.attributes.get_ints("perm")
     if perm is None or len(perm) != len(axes):
@@ -147,6 +167,8 @@ def _turned(site: Site, value: ir.Value, axes: str) -> tuple[ir.Value, str] | No
 
 def _repeated(site: Site, value: ir.Value, axes: str) -> tuple[ir.Value, int] | None:
     """See through the repetition of each head."""
+    if "n" not in axes:
+        return None
     place = axes.index("n")
     reshape = site.producer(value, "Reshape")
     expand = None if reshape is None else site.producer(reshape.inputs[0], "Expand")

@@ -9,21 +9,25 @@ either, the scores of a row are lost, so that nothing else changes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx_ir as ir
 
 from leptonc.passes.build import Build
-from leptonc.passes.fusions.attention_bounds import Bounds, bounds, within
+from leptonc.passes.fusions.attention_bounds import bounds, first_bounds
 from leptonc.passes.fusions.attention_core import Attention
+from leptonc.passes.fusions.attention_interval import Bounds, within
 from leptonc.passes.fusions.attention_scores import Choice, Scores, Term
 from leptonc.passes.site import Site
-from leptonc.passes.sizes import ONE, Size
+from leptonc.passes.sizes import ONE, Size, is_at_most
 
 # Of the lowest number of a type; its last place is as large as there.
 _ABOVE_LOWEST = 0.99
+
+# Larger constants take long to look at.
+_MOST_ELEMENTS = 1 << 24
 
 _RANK = 4
 
@@ -35,12 +39,14 @@ class Mask:
     Attributes:
         terms: What it is the sum of; none for no mask.
         bounds: Between which numbers the sum lies, or None when that is not known.
-        dims: The dimensions of the scores.
+        dims: The dimensions of the scores, four of them.
+        rank: How many dimensions the scores have: 4, or 3 where there is one head.
     """
 
     terms: tuple[Term, ...]
     bounds: Bounds | None
     dims: tuple[Size, ...]
+    rank: int = 4
 
 
 @dataclass(frozen=True)
@@ -52,47 +58,79 @@ class _Sized:
 
 
 def read_mask(site: Site, found: Attention) -> Mask | str:
-    """Return the mask of `found`, or why it is not known to be one."""
+    """Return the mask of `found`, or why it is not known to be one.
+
+    The last product is only defined where the scores have as many columns as there are values:
+    where there are as many keys, no mask adds columns.
+    """
     dims = site.facts.symbolic(found.scores.product.outputs[0])
-    if dims is None or len(dims) != _RANK:
+    if dims is None or len(dims) not in (_RANK - 1, _RANK):
         return "the dimensions of the scores are not known"
     for term in found.scores.terms:
         value = term.condition if isinstance(term, Choice) else term
-        reason = _misfit(site, value, dims)
+        reason = _misfit(site, value, dims, _as_many_keys(site, dims))
         if reason is not None:
             return reason
         summand = term.fill if isinstance(term, Choice) else term
         if site.facts.dtype(summand) != found.dtype:
             return f"{summand.name!r} is added to scores of another type"
-    return Mask(found.scores.terms, total_bounds(site, found.scores.terms, found.dtype), dims)
+    total = total_bounds(site, found.scores.terms, found.dtype)
+    wide = dims if len(dims) == _RANK else (dims[0], ONE, *dims[1:])
+    return Mask(found.scores.terms, total, wide, len(dims))
 
 
 def total_bounds(site: Site, terms: Sequence[Term], dtype: ir.DataType) -> Bounds | None:
     """Return between which numbers the sum of `terms` lies, or None when that is not known."""
-    total = Bounds(0.0, 0.0)
-    for term in terms:
-        own = _bounds(site, term)
-        both = None if own is None else within(total.plus(own), dtype)
-        if both is None:
-            return None
-        total = both
+    total = _summed([_bounds(site, term, bounds) for term in terms], dtype)
+    if total is None or not total.empty_rows:
+        return total
+    first = _summed([_bounds(site, term, first_bounds) for term in terms], dtype)
+    kept = first is not None and not first.infinite
+    return replace(total, empty_rows=False) if kept else total
+
+
+def _summed(parts: Sequence[Bounds | None], dtype: ir.DataType) -> Bounds | None:
+    total: Bounds | None = Bounds(0.0, 0.0)
+    for part in parts:
+        total = None if total is None or part is None else within(total.plus(part), dtype)
     return total
 
 
-def _bounds(site: Site, term: Term) -> Bounds | None:
+def _bounds(
+    site: Site, term: Term, look: Callable[[Site, ir.Value | None], Bounds | None]
+) -> Bounds | None:
     if not isinstance(term, Choice):
-        return bounds(site, term)
-    fill = bounds(site, term.fill)
-    return None if fill is None else Bounds(0.0, 0.0).joined(fill)
+        return look(site, term)
+    kept, fill = look(site, term.condition), bounds(site, term.fill)
+    if fill is None:
+        return None
+    if kept is not None and kept.low == kept.high:
+        return Bounds(0.0, 0.0) if bool(kept.low) == term.keeps else fill
+    either = Bounds(0.0, 0.0).joined(fill)
+    constant = site.tensor(term.condition)
+    if constant is None or constant.size > _MOST_ELEMENTS:
+        return either
+    kept_here = np.atleast_1d(constant.numpy()) == term.keeps
+    return replace(either, empty_rows=fill.infinite and not kept_here.any(axis=-1).all())
 
 
-def _misfit(site: Site, value: ir.Value, dims: tuple[Size, ...]) -> str | None:
+def _as_many_keys(site: Site, dims: tuple[Size, ...]) -> bool:
+    values = site.facts.symbolic(site.input(1))
+    return values is not None and len(values) == len(dims) and values[-2] == dims[-1]
+
+
+def _misfit(site: Site, value: ir.Value, dims: tuple[Size, ...], as_many_keys: bool) -> str | None:
     """Return why adding `value` might make the scores larger, or None."""
     own = site.facts.symbolic(value)
-    if own is None or len(own) > _RANK:
-        return f"the dimensions of {value.name!r} are not known"
-    for size, wanted in zip(reversed(own), reversed(dims), strict=False):
-        if size not in (ONE, wanted):
+    if own is None or len(own) > len(dims):
+        return f"{value.name!r} is not known to have the dimensions of the scores"
+    columns = own[-1:] if as_many_keys else ()
+    rest = own[: len(own) - len(columns)]
+    for size, wanted in zip(
+        reversed(rest), reversed(dims[: len(dims) - len(columns)]), strict=False
+    ):
+        # A size cut at a number meets the size itself only where it was not cut, or is 1.
+        if size not in (ONE, wanted) and not is_at_most(size, wanted):
             return f"{value.name!r} is not known to have the dimensions of the scores"
     return None
 
@@ -127,6 +165,9 @@ def build_mask(
         total = value if total is None else build.op("Add", [total, value])
     if total is None:
         return None
+    if len(sizes) == mask.rank == _RANK - 1:
+        axis = build.constant(np.array([1], np.int64))
+        total, sizes = build.op("Unsqueeze", [total, axis]), (sizes[0], ONE, *sizes[1:])
     return _fitted(site, build, found.scores, total, _Sized(sizes, mask.dims))
 
 

@@ -51,7 +51,8 @@ def _check(site: Site, found: Attention) -> str | None:
         return "the scores are capped"
     if found.key.heads != found.query.heads:
         return "several heads of queries share those of keys and values"
-    if found.merged is None or None in (found.query.split, found.key.split, found.value.split):
+    heads = (found.query, found.key, found.value)
+    if found.merged is None or not all(one.is_flat for one in heads):
         return "the heads are not cut from three dimensions and joined again"
     mask = read_mask(site, found)
     if isinstance(mask, str):

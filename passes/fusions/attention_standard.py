@@ -14,6 +14,7 @@ NaN: it stands for the guarded form, or for masks that are known not to be so.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -40,13 +41,13 @@ OPSET = 23
 def with_past(site: Site) -> Attention | None:
     """Return an attention whose keys and values are joined to those of the past."""
     found = read_attention(site)
-    return None if found is None or found.key.past is None else found
+    return found if isinstance(found, Attention) and found.key.past is not None else None
 
 
 def without_join(site: Site) -> Attention | None:
     """Return an attention, with its keys and values as they are joined."""
     found = read_attention(site)
-    if found is None:
+    if not isinstance(found, Attention):
         return None
     key, value = without_past(site, found.key), without_past(site, found.value)
     if key is None or value is None:
@@ -58,7 +59,7 @@ def check(site: Site, found: Attention) -> str | None:
     """Return why the operator may not stand for `found`."""
     if found.dtype not in _TYPES:
         return f"there is no attention on {found.dtype}"
-    if found.dtype in _NARROW and not _is_flat(found):
+    if found.dtype in _NARROW and ("n" not in found.query.axes or not _is_flat(found)):
         return f"on {found.dtype} it rounds otherwise, and no cutting of heads would go for it"
     reason = obstacle(site, found)
     if reason is not None:
@@ -85,9 +86,9 @@ def _unlike_rows(found: Attention, mask: Mask) -> str | None:
 
 
 def _is_flat(found: Attention) -> bool:
-    """Whether the graph cuts and joins the heads, which the operator then does."""
+    """Whether the operator can take three dimensions, and cut and join the heads itself."""
     heads = (found.query, found.key, found.value)
-    return found.merged is not None and all(one.split is not None for one in heads)
+    return found.merged is not None and all(one.is_flat for one in heads)
 
 
 def rewrite(site: Site, found: Attention, build: Build) -> Rewritten:
@@ -181,6 +182,8 @@ def flat_inputs(build: Build, found: Attention) -> list[ir.Value]:
 def _flat(build: Build, heads: Heads) -> ir.Value:
     if heads.flat is not None:
         return heads.flat
+    if heads.split is None:
+        return build.op("Transpose", [heads.value], {"perm": [0, 2, 1]})
     shape = np.array([0, 0, heads.heads * heads.width], np.int64)
     return build.op("Reshape", [heads.split, build.constant(shape)])
 
@@ -193,9 +196,27 @@ def whole_heads(build: Build, heads: Heads) -> ir.Value:
     return build.op("Transpose", [heads.value], {"perm": perm})
 
 
+def _pattern(site: Site) -> Attention | str | None:
+    """Return an attention, or why a product with a Softmax is none."""
+    found = without_join(site)
+    if found is not None:
+        return found
+    reason = read_attention(site)
+    return reason if isinstance(reason, str) else None
+
+
+def _check(site: Site, found: Attention | str) -> str | None:
+    return found if isinstance(found, str) else check(site, found)
+
+
+def _rewrite(site: Site, found: Attention | str, build: Build) -> Rewritten:
+    assert isinstance(found, Attention)
+    return rewrite(site, found, build)
+
+
 _TARGETS = frozenset({GENERIC, ORT_CPU, ORT_CUDA})
 
-RULES: tuple[Rule[Attention], ...] = (
+RULES: tuple[Rule[Any], ...] = (
     Rule("attention-past", ("MatMul",), with_past, check, rewrite, _TARGETS, OPSET),
-    Rule("attention", ("MatMul",), without_join, check, rewrite, _TARGETS, OPSET),
+    Rule("attention", ("MatMul",), _pattern, _check, _rewrite, _TARGETS, OPSET),
 )

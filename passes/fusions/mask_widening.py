@@ -80,8 +80,7 @@ def _narrow(site: Site, value: ir.Value) -> Narrow | None:
         source = _repeated(site, running)
         if source is not None:
             dims = site.facts.symbolic(source)
-            known = dims is not None and len(dims) >= _most_axes(site, steps)
-            return Narrow(source, dims or (), tuple(reversed(steps))) if known else None
+            return None if dims is None else Narrow(source, dims, tuple(reversed(steps)))
         node = site.producer(running)
         place = None if node is None else _elementwise(site, node)
         if node is None or place is None:
@@ -89,19 +88,6 @@ def _narrow(site: Site, value: ir.Value) -> Narrow | None:
         steps.append((node, place))
         running = node.inputs[place]
     return None
-
-
-def _most_axes(site: Site, steps: list[tuple[ir.Node, int]]) -> int:
-    """Return the most axes of the constants on the way: they must not add any."""
-    return max(
-        (
-            site.facts.rank(value) or 0
-            for node, place in steps
-            for index, value in enumerate(node.inputs)
-            if index != place
-        ),
-        default=0,
-    )
 
 
 def _repeated(site: Site, value: ir.Value | None) -> ir.Value | None:

@@ -91,13 +91,11 @@ def _obstacle(site: Site, match: Affine, present: ir.Value | None) -> str | None
     sizes = normalised_sizes(site, norm)
     if sizes is None:
         return "the sizes of the normalised axes are not known"
-    if site.facts.dtype(weight) != site.facts.dtype(norm.outputs[0]):
-        return "the element types differ"
     tensor, before = site.tensor(weight), site.tensor(present)
     whole, own = site.facts.rank(norm.inputs[0]), site.facts.static(weight)
     if whole is None or own is None or not broadcasts(own, sizes, whole):
         return f"{weight.name!r} is not known to be of the shape of the normalised axes"
-    if tensor is None and (own != sizes or len(own) == whole):
+    if tensor is None and own != sizes:
         return f"{weight.name!r} is no constant, and not of the shape of the normalised axes"
     if present is not None and not (before is not None and _is_one(before)):
         if tensor is None or before is None:

@@ -47,7 +47,7 @@ class Channels:
 def per_channel(value: ir.Value | None, rank: int, channels: int) -> ir.TensorProtocol | None:
     """Return a constant that broadcasts as one number for each of axis 1 of `rank` axes."""
     tensor = constant(value)
-    if tensor is None or tensor.size not in (1, channels):
+    if tensor is None:
         return None
     shape = tuple(int(size) for size in tensor.shape.numpy())
     if tensor.size == 1:
@@ -76,8 +76,6 @@ def _channels_check(site: Site, match: Channels) -> str | None:
         return "the scale or the bias is no constant"
     if scale.size != bias.size or match.numbers.size not in (1, scale.size):
         return "the scale or the bias is not one number per channel"
-    if not scale.dtype == bias.dtype == match.numbers.dtype:
-        return "the element types differ"
     neutral = _all(scale, 1.0) and _all(bias, 0.0)
     if match.numbers.dtype != ir.DataType.FLOAT and not neutral and site.node.op_type == "Mul":
         return "two weights in half precision would be rounded once more"

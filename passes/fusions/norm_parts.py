@@ -91,8 +91,6 @@ def power(site: Site, value: ir.Value, exponent: float) -> Part | None:
         if inverted is None or number(site, base, inverted) != 1.0:
             return None
         base = inverted
-    if exponent > 0:
-        return None
     deeper = power(site, base, -exponent)
     return None if deeper is None else Part(deeper.source, (*nodes, *deeper.nodes))
 

@@ -68,7 +68,7 @@ def find_heads(
         batches = [_batch((*dims[:-1], columns), shape, sequence, head) for shape in shapes]
         if None in batches or (head == 2 and dims[2].number is None):
             continue
-        if batches[0] == batches[1] or dims[0] == ONE:
+        if batches[0] == batches[1]:
             return Heads(dims, sequence, head, ONE in batches)
     return None
 

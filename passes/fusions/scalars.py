@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
-from leptonc.passes.site import Site, commuted
+from leptonc.passes.site import Site
 
 FLOATS = frozenset({ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16})
 
@@ -39,19 +39,6 @@ def number(site: Site, value: ir.Value | None, beside: ir.Value) -> float | None
         return found
     other = site.facts.rank(beside)
     return found if rank is not None and other is not None and rank <= other else None
-
-
-def scaled(site: Site, value: ir.Value) -> tuple[ir.Value, float, tuple[ir.Node, ...]]:
-    """Read `value` as `inner * factor`: a Mul or Div by a constant, or else itself times 1."""
-    node = site.producer(value, "Mul", "Div")
-    if node is None:
-        return value, 1.0, ()
-    pairs = commuted(node)
-    for inner, other in pairs if node.op_type == "Mul" else pairs[:1]:
-        factor = number(site, other, inner)
-        if factor:
-            return inner, factor if node.op_type == "Mul" else 1 / factor, (node,)
-    return value, 1.0, ()
 
 
 def read_outside(site: Site, nodes: Sequence[ir.Node]) -> str | None:

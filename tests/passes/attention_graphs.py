@@ -21,9 +21,12 @@ Array = np.ndarray[Any, Any]
 
 LOWEST = float(np.finfo(np.float32).min)
 
-MASKS = ("none", "added", "lowest", "infinite", "chosen", "two", "input", "flat", "padding")
+MASKS = (
+    *("none", "added", "lowest", "infinite", "chosen", "two", "input", "flat", "padding"),
+    *("causal", "triangle"),
+)
 
-SOURCES = ("flat", "whole", "projected", "packed", "scaled", "gathered", "unbound")
+SOURCES = ("flat", "whole", "projected", "packed", "scaled", "gathered", "unbound", "single")
 
 
 def fuse(target: str) -> Callable[[ir.Model], PassStats]:
@@ -87,12 +90,15 @@ def draw_form(draw: Draw) -> Form:
     """Draw how an attention is written."""
     source = draw(st.sampled_from(SOURCES))
     same = source in ("projected", "packed", "gathered", "unbound")
-    shared = 1 if same and source != "projected" else draw(st.sampled_from([1, 1, 2, 4]))
+    single = source == "single"
+    alone = single or (same and source != "projected")
+    shared = 1 if alone else draw(st.sampled_from([1, 1, 2, 4]))
     rows = draw(st.integers(1, 4))
-    past = draw(st.sampled_from([0, 0, 2]))
+    past = 0 if single else draw(st.sampled_from([0, 0, 2]))
     width = draw(st.sampled_from([4, 8]))
     sizes = Sizes(
         batch=draw(st.integers(1, 3)),
+        heads=1 if single else 4,
         shared=shared,
         rows=rows,
         columns=rows if same else draw(st.integers(1, 5)),
@@ -107,7 +113,7 @@ def draw_form(draw: Draw) -> Form:
         mask=draw(st.sampled_from(MASKS)),
         guard=draw(st.booleans()),
         softcap=draw(st.sampled_from([False, False, True])),
-        merge=draw(st.sampled_from(["joined", "joined", "joined", "turned", "none"])),
+        merge="none" if single else draw(st.sampled_from([*["joined"] * 3, "turned", "none"])),
         sizes=sizes,
     )
 
@@ -176,7 +182,7 @@ class _Writer:
             sizes.key_heads * sizes.value_width,
         ]
         rows = [sizes.rows, sizes.columns, sizes.columns]
-        if self.form.source in ("flat", "scaled"):
+        if self.form.source in ("flat", "scaled", "single"):
             given = [
                 pattern.input(self._normal(sizes.batch, count, width))
                 for count, width in zip(rows, widths, strict=True)
@@ -220,7 +226,7 @@ class _Writer:
         return [pattern.add("Squeeze", part, self._ints(0)) for part in parts]
 
     def _heads(self, value: str, number: int, width: int) -> str:
-        if self.form.source in ("gathered", "unbound"):
+        if self.form.source in ("gathered", "unbound", "single"):
             return value
         if self.form.source != "whole":
             value = self.pattern.add("Reshape", value, self._ints(0, 0, number, width))
@@ -247,6 +253,8 @@ class _Writer:
     def _turned(self, key: str) -> str:
         """Turn the last two axes of the keys."""
         sizes, pattern = self.sizes, self.pattern
+        if self.form.source == "single":
+            return pattern.add("Transpose", key, perm=[0, 2, 1])
         if self.form.turn == "flattened":
             columns = sizes.columns + sizes.past
             flat = pattern.add("Reshape", key, self._ints(-1, columns, sizes.width))
@@ -263,35 +271,53 @@ class _Writer:
         """Return the condition for a mask of keys, as exporters write it for encoders."""
         pattern = self.pattern
         given = pattern.add("Cast", pattern.input(keep.astype(np.int64)), to=ir.DataType.BOOL.value)
-        given = pattern.add("Unsqueeze", given, self._ints(1, 2))
+        single = self.form.source == "single"
+        given = pattern.add("Unsqueeze", given, self._ints(*([1] if single else [1, 2])))
         rows = pattern.add("Range", *(pattern.weight(np.int64(n)) for n in (0, self.sizes.rows, 1)))
-        rows = pattern.add("Unsqueeze", rows, self._ints(0, 1, 3))
+        rows = pattern.add("Unsqueeze", rows, self._ints(*([0, 2] if single else [0, 1, 3])))
         always = pattern.add("GreaterOrEqual", rows, pattern.weight(np.int64(0)))
         return pattern.add("And", always, given)
 
     def _masked(self, scores: str) -> str:
         kind, pattern, sizes = self.form.mask, self.pattern, self.sizes
-        shape = (sizes.batch, 1, sizes.rows, sizes.columns + sizes.past)
+        columns = sizes.columns + sizes.past
+        single = self.form.source == "single"
+        shape = (sizes.batch, sizes.rows, columns)
         keep = self.random.random(shape) > 0.4
         # Each other example has a row without any key.
-        keep[1::2, :, 0] = False
+        keep[1::2, 0] = False
+        if not single:
+            keep = keep[:, None]
         if kind == "none":
             return scores
         if kind == "added":
-            return pattern.add(
-                "Add", pattern.weight(self._normal(1, sizes.heads, *shape[2:])), scores
-            )
+            bias = self._normal(*[1] * (not single), sizes.heads, *shape[1:])
+            return pattern.add("Add", pattern.weight(bias), scores)
         if kind == "input":
-            return pattern.add("Add", scores, pattern.input(self._normal(*shape)))
+            return pattern.add("Add", scores, pattern.input(self._normal(*keep.shape)))
+        if kind in ("causal", "triangle"):
+            return self._causal(scores, columns)
         if kind == "flat":
-            keep = keep[:, :, :1]
-        condition = self._padding(keep[:, 0, -1]) if kind == "padding" else pattern.input(keep)
+            keep = keep[..., :1, :]
+        last = keep.reshape(shape)[:, -1] if kind == "padding" else None
+        condition = pattern.input(keep) if last is None else self._padding(last)
         if kind == "chosen":
             flipped = pattern.add("Not", condition)
             return pattern.add("Where", flipped, self._number(LOWEST), scores)
         fill = -np.inf if kind == "infinite" else LOWEST
         mask = pattern.add("Where", condition, self._number(0.0), self._number(fill))
         if kind == "two":
-            bias = pattern.weight(self._normal(sizes.heads, *shape[2:]))
+            bias = pattern.weight(self._normal(sizes.heads, *shape[1:]))
             scores = pattern.add("Add", scores, bias)
         return pattern.add("Add", scores, mask)
+
+    def _causal(self, scores: str, columns: int) -> str:
+        """Mask what is behind the diagonal with -inf, in rows that always keep their first key."""
+        pattern = self.pattern
+        ones = 1.0 if self.form.mask == "causal" else -np.inf
+        full = pattern.add("Expand", self._number(ones), self._ints(self.sizes.rows, columns))
+        if self.form.mask == "triangle":
+            one = pattern.weight(np.int64(1))
+            return pattern.add("Add", scores, pattern.add("Trilu", full, one))
+        behind = pattern.add("Equal", pattern.add("Trilu", full, upper=0), self._number(0.0))
+        return pattern.add("Where", behind, self._number(-np.inf), scores)

@@ -64,11 +64,29 @@ def test_an_opset_is_never_lowered(parse):
             "y = MaxPool <kernel_shape = [1, 1], ceil_mode = 1> (x)",
             "opset 20 is not raised to 23: MaxPool ('') changed in between",
         ),
+        (
+            18,
+            'y = AveragePool <kernel_shape = [1, 1], auto_pad = "SAME_UPPER"> (x)',
+            "opset 18 is not raised to 23: AveragePool ('') changed in between",
+        ),
     ],
 )
 def test_an_operator_that_changed_is_an_obstacle(parse, opset, body, reason):
     text = f"g (float[1,4,2,2] x, float[4] s, float[0] e) => (float[1,4,2,2] y) {{ {body} }}"
     assert obstacle_to_raising(parse(HEAD.format(opset) + text), 23) == reason
+
+
+@pytest.mark.parametrize("operator", ["MaxPool", "AveragePool"])
+def test_pools_that_round_down_stay(parse, run, operator):
+    attributes = "kernel_shape = [2, 2], strides = [2, 2], pads = [1, 0, 0, 1]"
+    text = f"g (float[1,1,4,5] x) => (float[1,1,2,3] y) {{ y = {operator} <{attributes}> (x) }}"
+    model = parse(HEAD.format(13) + text)
+    feeds = {"x": np.arange(20, dtype=np.float32).reshape(1, 1, 4, 5)}
+    before = run(model, feeds)
+    assert obstacle_to_raising(model, 23) is None
+    raise_opset(model, 23, Names(model))
+    onnx.checker.check_model(ir.to_proto(model))
+    np.testing.assert_array_equal(run(model, feeds)[0], before[0])
 
 
 def test_functions_are_an_obstacle(parse):

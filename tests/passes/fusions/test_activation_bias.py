@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from surroundings import Pattern, alone, check_kept, surround
+from surroundings import Pattern, alone, check_kept, surround, times_each_fires
 
 from leptonc.passes.fuse_residual import FuseResidual
 from leptonc.passes.fusions.activation_bias import RULES
@@ -70,6 +70,22 @@ def test_a_precondition_that_does_not_hold(parse, text, reason):
 
 
 @pytest.mark.parametrize(
+    ("unknown", "bias"), [("x", "float[3] b = {1, 2, 3}"), ("b", "float[1] z = {1}")]
+)
+def test_unknown_shapes_are_refused(parse, unknown, bias):
+    text = graph(ERF, bias=bias)
+    if unknown == "b":
+        text = text.replace("float[N,3] x)", "float[N,3] x, float[M] b)")
+    model = parse(text)
+    if unknown == "x":
+        model.graph.inputs[0].shape = None
+    stats = FuseResidual(target="ort-cuda").run(model)
+    assert [refusal.reason for refusal in stats.refused] == [
+        "'b' is not known to be one number for each column"
+    ]
+
+
+@pytest.mark.parametrize(
     "text",
     [
         graph(ERF, bias="float[1,3] b = {1, 2, 3}"),
@@ -109,3 +125,8 @@ def test_outputs_stay_in_any_surrounding(data):
 def test_it_fires_where_nothing_is_in_the_way(data):
     model = alone(draw_biased(data.draw))
     assert apply_rules(model, "bias", RULES, target="ort-cuda").changed == 1
+
+
+def test_each_rule_fires_on_what_is_drawn():
+    fired = times_each_fires(draw_biased, RULES, target="ort-cuda")
+    assert min(fired[name] for name in ("bias-gelu", "bias-fast-gelu")) >= 5

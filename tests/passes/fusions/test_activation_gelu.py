@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from surroundings import Pattern, alone, check_kept, surround
+from surroundings import Pattern, alone, check_kept, surround, times_each_fires
 
 from leptonc.passes.fuse_activation import RULES, FuseActivation
+from leptonc.passes.fusions.activation_gelu import GELU_OLD_OPSET
 from leptonc.passes.rewriter import apply_rules
 
 HEAD = '<ir_version: 10, opset_import: ["" : 20, "com.microsoft" : 1]>\n'
@@ -48,6 +49,7 @@ ERF = "a = Div(x, root)  t = Erf(a)  g = Add(t, one)  "
         "a = Div(x, root)  t = Erf(a)  h = Mul(t, half)  g = Add(h, half)  y = Mul(g, x)",
         "a = Div(x, root)  t = Erf(a)  h = Mul(x, half)  p = Mul(h, t)  y = Add(h, p)",
         "a = Div(x, root)  t = Erf(a)  g = Sum(one, t)  p = Mul(x, g)  y = Mul(half, p)",
+        "a = Div(x, root)  t = Erf(a)  n = Neg(t)  g = Sub(one, n)  p = Mul(x, g)  y = Mul(half, p)",
     ],
 )
 def test_every_association_of_the_erf_form(parse, assert_graph, body):
@@ -75,6 +77,17 @@ def test_every_association_of_the_tanh_form(parse, assert_graph, body):
     assert_graph(model, fused("tanh"))
 
 
+@pytest.mark.parametrize("target", ["generic", "ort-cpu"])
+def test_the_sigmoid_of_twice_the_argument(parse, assert_graph, target):
+    body = "q = Pow(x, three)  r = Mul(q, cube)  s = Add(x, r)  a = Mul(s, slope)"
+    body += "  b = Mul(a, two)  t = Sigmoid(b)  y = Mul(x, t)"
+    model = parse(graph(body))
+    assert FuseActivation(target=target).run(model).counts == (("gelu", 1),)
+    assert_graph(model, fused("tanh"))
+    once = parse(graph(body.replace("b = Mul(a, two)", "b = Identity(a)")))
+    assert not FuseActivation(target=target).run(once).changed
+
+
 DONE = ERF + "p = Mul(x, g)  y = Mul(p, half)"
 
 
@@ -84,6 +97,13 @@ def test_an_input_that_is_scaled_itself(parse):
     model = parse(graph(body))
     FuseActivation().run(model)
     assert [node.op_type for node in model.graph] == ["Mul", "Gelu"]
+
+
+def test_a_number_leaves_any_rank_alone(parse):
+    """Constants without axes do, also where the rank of x is not known."""
+    model = parse(graph(DONE))
+    model.graph.inputs[0].shape = None
+    assert FuseActivation().run(model).counts == (("gelu", 1),)
 
 
 def test_the_gate_of_a_gated_layer(parse):
@@ -119,12 +139,24 @@ def test_a_function_in_a_wider_type(parse, assert_graph):
             ),
             "'x' is DOUBLE",
         ),
+        (
+            graph(
+                "w = Cast<to = 1>(x)  a = Div(x, root)  t = Erf(a)  n = Cast<to = 1>(t)"
+                "  g = Add(n, one)  p = Mul(w, g)  y = Mul(p, half)",
+                x="float16[N,3]",
+                weights="<float16 root = {15784}, float one = {1}, float half = {0.5}>",
+            ).replace("float16[N,3] y", "float[N,3] y"),
+            "the result is not FLOAT16, as 'x' is",
+        ),
     ],
 )
 def test_a_precondition_that_does_not_hold(parse, text, reason):
     stats = FuseActivation().run(parse(text))
     assert not stats.changed
     assert reasons(stats) == [reason]
+    ours = FuseActivation(target="ort-cpu").run(parse(text))
+    assert not ours.changed
+    assert reasons(ours, "gelu") == reasons(ours, "gelu-ort") == [reason]
 
 
 @pytest.mark.parametrize(
@@ -143,6 +175,19 @@ def test_a_precondition_that_does_not_hold(parse, text, reason):
             "float[N,3] x", "float[N,3] x, float half"
         ),
         graph(DONE.replace("Div(x, root)", "Div(root, x)")),
+        graph(DONE.replace("g = Add(t, one)", "g = Sum(t, one, x)")),
+        graph(DONE.replace("y = Mul(p, half)", "d = Add(x, two)  y = Div(p, d)")),
+        graph(DONE.replace("y = Mul(p, half)", "d = Sub(two, two)  y = Div(p, d)")),
+        # To the powers of 4 and 9.
+        graph(
+            "q = Pow(x, four)  r = Mul(q, cube)  s = Add(r, one)  p = Mul(x, slope)"
+            "  a = Mul(p, s)  " + TANH,
+            weights=WEIGHTS.replace("float root", "float four = {4.0}, float root"),
+        ),
+        graph(
+            "n = Pow(x, three)  q = Pow(n, three)  r = Mul(q, cube)  s = Add(x, r)"
+            "  a = Mul(s, slope)  " + TANH
+        ),
     ],
 )
 def test_what_only_looks_like_it(parse, text):
@@ -173,6 +218,17 @@ def test_where_the_opset_stays_the_engines_own_serve(parse):
         assert ours.graph.node(0).domain == "com.microsoft"
 
 
+def test_a_scalar_is_nothing_for_the_engines_own(parse):
+    body = "q = Pow(x, three)  r = Mul(q, cube)  s = Add(x, r)  a = Mul(s, slope)  " + TANH
+    for shape, expected in (("float", False), ("float[1]", True)):
+        stats = apply_rules(
+            parse(graph(body, x=shape)), "activation", [GELU_OLD_OPSET], target="ort-cpu"
+        )
+        assert stats.changed == expected
+        if not expected:
+            assert reasons(stats, "gelu-ort") == ["FastGelu takes no scalar, and 'x' may be one"]
+
+
 def draw_gelu(draw):
     pattern, random = Pattern(), np.random.default_rng(draw(st.integers(0, 99)))
     dtype = draw(st.sampled_from([np.float32, np.float32, np.float16]))
@@ -201,7 +257,11 @@ def draw_gelu(draw):
             inner = plus(x, times(cubed, number(0.044715)))
         else:
             inner = times(x, plus(times(times(x, x), number(0.044715)), number(1)))
-        gate = plus(pattern.add("Tanh", times(inner, number(math.sqrt(2 / math.pi)))), number(1))
+        slope = math.sqrt(2 / math.pi)
+        if draw(st.booleans()):
+            times(x, pattern.add("Sigmoid", times(inner, number(2 * slope))))
+            return pattern
+        gate = plus(pattern.add("Tanh", times(inner, number(slope))), number(1))
     order = draw(st.sampled_from(["first", "last", "gate"]))
     if order == "first":
         times(times(x, number(0.5)), gate)
@@ -215,11 +275,11 @@ def draw_gelu(draw):
 @settings(max_examples=100, deadline=None)
 @given(st.data())
 def test_outputs_stay_in_any_surrounding(data):
-    target = data.draw(st.sampled_from(["generic", "ort-cpu"]))
+    target, rules = data.draw(st.sampled_from([("generic", RULES), ("ort-cpu", [GELU_OLD_OPSET])]))
 
     def rewrite(model):
-        apply_rules(model, "activation", RULES, target=target)
-        assert not apply_rules(model, "activation", RULES, target=target).changed
+        apply_rules(model, "activation", rules, target=target)
+        assert not apply_rules(model, "activation", rules, target=target).changed
 
     check_kept(surround(data.draw, draw_gelu(data.draw)), rewrite)
 
@@ -230,3 +290,8 @@ def test_it_fires_where_nothing_is_in_the_way(data):
     model = alone(draw_gelu(data.draw))
     assert apply_rules(model, "activation", RULES).counts == (("gelu", 1),)
     assert len(model.graph) == 1
+
+
+def test_the_engines_own_fire_on_what_is_drawn():
+    fired = times_each_fires(draw_gelu, [GELU_OLD_OPSET], target="ort-cpu")
+    assert fired["gelu-ort"] >= 20

@@ -6,12 +6,15 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from surroundings import Pattern, alone, check_kept, surround
+from surroundings import Pattern, alone, check_kept, surround, times_each_fires
 
 from leptonc.passes.fuse_activation import RULES, FuseActivation
 from leptonc.passes.rewriter import apply_rules
 
 SILU = "t = Sigmoid(x)  y = Mul(x, t)"
+MISH = "s = Softplus(x)  t = Tanh(s)  y = Mul(x, t)"
+WHERE = "s = Softplus(x)  g = Greater(x, ten)  w = Where(g, x, s)  t = Tanh(w)  y = Mul(x, t)"
+CLIP = "a = Add(x, three)  c = Clip(a, zero, six)  p = Mul(x, c)  y = Div(p, six)"
 QUICK = "a = Mul(x, alpha)  t = Sigmoid(a)  y = Mul(t, x)"
 WEIGHTS = """<float alpha = {1.75}, float zero = {0}, float three = {3}, float six = {6},
     float one = {1}, float half = {0.5}, float sixth = {0.16666667}, float ten = {20}>"""
@@ -70,9 +73,9 @@ def test_hard_swish(parse, assert_graph, body):
 @pytest.mark.parametrize(
     "body",
     [
-        "s = Softplus(x)  t = Tanh(s)  y = Mul(x, t)",
+        MISH,
         "s = Softplus(x)  t = Tanh(s)  y = Mul(t, x)",
-        "s = Softplus(x)  g = Greater(x, ten)  w = Where(g, x, s)  t = Tanh(w)  y = Mul(x, t)",
+        WHERE,
     ],
 )
 def test_mish(parse, assert_graph, body):
@@ -83,28 +86,49 @@ def test_mish(parse, assert_graph, body):
     assert not FuseActivation(target="primitive").run(primitive).changed
 
 
+@pytest.mark.parametrize("target", ["generic", "ort-cpu"])
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
         (graph(SILU, more=", float[N,3] t"), "'t' is an output of the graph"),
-        (graph(SILU, x="double[N,3]"), "'x' is DOUBLE"),
         (
-            graph("s = Softplus(x)  t = Tanh(s)  y = Mul(x, t)", more=", float[N,3] s"),
-            "'s' is an output of the graph",
+            graph(SILU + "  [other] z = Neg(t)", more=", float[N,3] z"),
+            "'t' is also read by 'other' (Neg)",
         ),
+        (graph(SILU, x="double[N,3]"), "'x' is DOUBLE"),
+        (graph(MISH, more=", float[N,3] s"), "'s' is an output of the graph"),
+        (graph(MISH, x="double[N,3]"), "'x' is DOUBLE"),
+        (graph(CLIP, more=", float[N,3] c"), "'c' is an output of the graph"),
         (
-            graph(
-                "a = Add(x, three)  c = Clip(a, zero, six)  p = Mul(x, c)  y = Div(p, six)",
-                more=", float[N,3] c",
-            ),
-            "'c' is an output of the graph",
+            graph(CLIP, x="double[N,3]", weights=WEIGHTS.replace("float ", "double ")),
+            "'x' is DOUBLE",
         ),
     ],
 )
-def test_a_precondition_that_does_not_hold(parse, text, reason):
-    stats = FuseActivation().run(parse(text))
+def test_a_precondition_that_does_not_hold(parse, text, reason, target):
+    stats = FuseActivation(target=target).run(parse(text))
     assert not stats.changed
     assert reasons(stats) == [reason]
+
+
+BRAIN = "<bfloat16 three = {16448}, bfloat16 six = {16576}, bfloat16 zero = {0}>"
+
+
+@pytest.mark.parametrize("opset", [20, 22])
+def test_bfloat16_is_rewritten_where_the_operator_takes_it(parse, opset):
+    text = graph(CLIP, x="bfloat16[N,3]", weights=BRAIN, opset=opset)
+    stats = FuseActivation().run(parse(text))
+    assert stats.changed == (opset == 22)
+    assert reasons(stats) == (
+        [] if stats.changed else ["HardSwish takes bfloat16 from opset 22 on"]
+    )
+
+
+def test_an_engine_without_the_kernel_keeps_bfloat16(parse):
+    """ONNX Runtime's QuickGelu takes float32 and float16."""
+    text = graph(SILU, x="bfloat16[N,3]", weights="")
+    assert reasons(FuseActivation(target="ort-cuda").run(parse(text))) == ["'x' is BFLOAT16"]
+    assert FuseActivation().run(parse(text)).counts == (("swish", 1),)
 
 
 @pytest.mark.parametrize(
@@ -120,11 +144,30 @@ def test_a_precondition_that_does_not_hold(parse, text, reason):
         graph("a = Add(x, three)  c = Clip(a, zero, six)  y = Mul(x, c)"),
         graph("h = HardSigmoid(x)  y = Mul(h, x)"),
         graph("s = Softplus(x)  t = Tanh(s)  n = Neg(x)  y = Mul(n, t)"),
-        graph(
-            "s = Softplus(x)  g = Greater(x, one)  w = Where(g, x, s)  t = Tanh(w)  y = Mul(x, t)"
+        graph("a = Mul(x, x)  b = Add(a, x)  t = Sigmoid(b)  y = Mul(x, t)"),
+        graph("t = Sigmoid(x)  p = Mul(t, t)  y = Mul(x, p)"),
+        graph(CLIP.replace("a = Add(x, three)", "q = Mul(x, x)  b = Add(q, x)  a = Add(b, three)")),
+        graph(CLIP.replace("Clip(a, zero, six)", "Clip(a, zero, m)")).replace(
+            "float[N,3] x)", "float[N,3] x, float m)"
+        ),
+        graph(CLIP.replace("Clip(a, zero, six)", "Clip(a, m, six)")).replace(
+            "float[N,3] x)", "float[N,3] x, float m)"
         ),
         graph(
-            "s = Softplus(x)  g = Greater(ten, x)  w = Where(g, x, s)  t = Tanh(w)  y = Mul(x, t)"
+            "q = Mul(x, x)  b = Add(q, x)"
+            "  h = HardSigmoid<alpha: float = 0.16666667, beta: float = 0.5>(b)  y = Mul(h, x)"
+        ),
+        graph("t = Tanh(x)  y = Mul(x, t)"),
+        graph("n = Neg(x)  s = Softplus(n)  t = Tanh(s)  y = Mul(x, t)"),
+        graph(WHERE.replace("Greater(x, ten)", "Greater(x, one)")),
+        graph(WHERE.replace("Greater(x, ten)", "Greater(ten, x)")),
+        graph(WHERE.replace("Greater(x, ten)", "Less(x, ten)")),
+        graph("n = Neg(x)  " + WHERE.replace("Greater(x, ten)", "Greater(n, ten)")),
+        graph("n = Neg(x)  " + WHERE.replace("Where(g, x, s)", "Where(g, n, s)")),
+        graph("n = Neg(x)  " + WHERE.replace("Where(g, x, s)", "Where(g, x, n)")),
+        graph("n = Neg(x)  " + WHERE.replace("Softplus(x)", "Softplus(n)")),
+        graph(WHERE.replace("Greater(x, ten)", "Greater(x, m)")).replace(
+            "float[N,3] x)", "float[N,3] x, float m)"
         ),
     ],
 )
@@ -181,3 +224,9 @@ def test_it_fires_where_nothing_is_in_the_way(data):
     model = alone(draw_activation(data.draw))
     assert apply_rules(model, "activation", RULES).changed == 1
     assert len(model.graph) == 1
+
+
+@pytest.mark.parametrize(("target", "silu"), [("generic", "swish"), ("ort-cpu", "quick-gelu")])
+def test_each_rule_fires_on_what_is_drawn(target, silu):
+    fired = times_each_fires(draw_activation, RULES, target=target)
+    assert min(fired[name] for name in (silu, "hard-swish", "mish")) >= 1

@@ -88,6 +88,62 @@ def test_a_mask_of_the_lowest_number_is_raised_a_little():
     assert LOWEST < fill < 0.98 * LOWEST
 
 
+@pytest.mark.parametrize("guard", [False, True])
+@pytest.mark.parametrize(
+    ("mask", "built"),
+    [("causal", ["Expand", "Trilu", "Equal", "Where"]), ("triangle", ["Expand", "Trilu"])],
+)
+def test_a_causal_mask_of_infinity_leaves_a_key_in_each_row(mask, built, guard):
+    model, node = fused(Form(mask=mask, guard=guard), "generic")
+    assert operators(model) == [*built, "Unsqueeze", "Attention"]
+    assert node.inputs[3].producer().op_type == "Unsqueeze"
+
+
+@pytest.mark.parametrize("mask", ["none", "lowest", "flat"])
+def test_three_dimensions_have_one_head(mask):
+    form = Form(source="single", merge="none", mask=mask, sizes=Sizes(heads=1))
+    model, node = fused(form, "generic")
+    assert attributes(node) == {"scale": 0.25, "q_num_heads": 1, "kv_num_heads": 1}
+    built = {"none": [], "lowest": ["Where", "Unsqueeze"], "flat": ["Where", "Unsqueeze", "Expand"]}
+    assert operators(model) == [*built[mask], "Attention"]
+    assert [value.name for value in node.inputs[:3]] == ["x0", "x1", "x2"]
+
+
+def test_keys_of_three_dimensions_that_are_given_turned_are_turned_back():
+    pattern = attention(Form(source="single", merge="none", sizes=Sizes(heads=1)))
+    turn = next(node for node in pattern.nodes if node.op_type == "Transpose")
+    product = next(node for node in pattern.nodes if turn.output[0] in node.input)
+    product.input[1] = turn.input[0]
+    pattern.nodes.remove(turn)
+    pattern.inputs["x1"] = pattern.inputs["x1"].swapaxes(1, 2)
+    model = check_kept(still(pattern), fuse("generic"))
+    assert operators(model) == ["Transpose", "Attention"]
+
+
+def test_a_shape_that_was_merged_with_the_turning_of_the_keys_stays():
+    pattern = attention(Form(turn="flattened", sizes=Sizes(shared=2)))
+    expand = next(node for node in pattern.nodes if node.op_type == "Expand")
+    joined = next(node for node in pattern.nodes if expand.output[0] in node.input)
+    flat = next(node for node in pattern.nodes if joined.output[0] in node.input)
+    flat.input[0] = expand.output[0]
+    pattern.nodes.remove(joined)
+    model = check_kept(still(pattern), fuse("generic"))
+    assert operators(model) == ["Attention"]
+
+
+def test_a_mask_of_unknown_columns_is_expanded():
+    """The last product tells that they are those of the keys, or one."""
+    for columns in (5, 1):
+        pattern = attention(Form(mask="lowest"))
+        pattern.inputs["x3"] = pattern.inputs["x3"][..., :columns]
+        surrounded = still(pattern)
+        mask = next(value for value in surrounded.model.graph.input if value.name == "x3")
+        mask.type.tensor_type.shape.dim[3].Clear()
+        mask.type.tensor_type.shape.dim[3].dim_param = "any"
+        model = check_kept(surrounded, fuse("generic"))
+        assert operators(model) == ["Where", "Expand", "Attention"]
+
+
 def test_a_mask_of_one_row_is_expanded():
     model, node = fused(Form(mask="flat"), "generic")
     assert node.inputs[3].producer().op_type == "Expand"

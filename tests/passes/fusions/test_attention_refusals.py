@@ -9,6 +9,8 @@ import pytest
 from attention_graphs import Form, Sizes, attention, fuse, still
 from surroundings import Pattern, check_kept
 
+NO_SCORES = "is no scaled product of queries and keys with masks"
+
 
 def refusals(pattern: Pattern, target: str = "generic", *, opset: int = 20) -> dict[str, str]:
     """Apply the pass, which must not fuse; return the reasons by rule."""
@@ -73,6 +75,20 @@ def test_what_is_inside_is_also_read_by_another_node():
     assert refusals(pattern) == {"attention": f"{name!r} is also read by 'node_13' (Neg)"}
 
 
+@pytest.mark.parametrize("source", ["flat", "single"])
+def test_products_of_queries_and_keys_of_another_rank(source):
+    pattern = attention(Form(source=source, merge="none", sizes=Sizes(heads=1, batch=1)))
+    value = node_of(pattern, "Softmax").output[0]
+    product = next(node for node in pattern.nodes if value in node.input)
+    axes = pattern.weight(np.array([0], np.int64))
+    op_type = "Squeeze" if source == "flat" else "Unsqueeze"
+    product.input[1] = pattern.add(op_type, product.input[1], axes)
+    pattern.nodes.insert(pattern.nodes.index(product), pattern.nodes.pop())
+    assert refusals(pattern) == {
+        "attention": "queries, keys and values have different numbers of dimensions"
+    }
+
+
 def test_batches_that_broadcast():
     pattern = attention(Form(sizes=Sizes(batch=1)))
     pattern.inputs["x1"] = np.repeat(pattern.inputs["x1"], 2, axis=0)
@@ -110,7 +126,9 @@ def test_a_softmax_over_another_axis():
     def change(pattern: Pattern) -> None:
         node_of(pattern, "Softmax").attribute[0].i = 2
 
-    assert refusals(changed(Form(), change)) == {}
+    assert refusals(changed(Form(), change)) == {
+        "attention": "'node_9' does not go over the last axis"
+    }
 
 
 def test_a_guard_that_is_not_zero():
@@ -124,7 +142,7 @@ def test_a_negative_scale():
     def change(pattern: Pattern) -> None:
         pattern.weights[node_of(pattern, "Mul").input[1]] = np.array(-0.5, np.float32)
 
-    assert refusals(changed(Form(), change)) == {}
+    assert refusals(changed(Form(), change)) == {"attention": f"'mul_8_0' {NO_SCORES}"}
 
 
 def test_a_scale_for_each_head():
@@ -132,7 +150,7 @@ def test_a_scale_for_each_head():
         scale = np.array([1, 2, 3, 4], np.float32).reshape(4, 1, 1)
         pattern.weights[node_of(pattern, "Mul").input[1]] = scale
 
-    assert refusals(changed(Form(), change)) == {}
+    assert refusals(changed(Form(), change)) == {"attention": f"'mul_8_0' {NO_SCORES}"}
 
 
 def test_a_mask_that_is_scaled():
@@ -142,7 +160,7 @@ def test_a_mask_that_is_scaled():
     scaled = pattern.add("Mul", added.output[0], pattern.weight(np.array(0.5, np.float32)))
     pattern.nodes.insert(pattern.nodes.index(softmax), pattern.nodes.pop())
     softmax.input[0] = scaled
-    assert refusals(pattern) == {}
+    assert refusals(pattern) == {"attention": f"'mul_13_0' {NO_SCORES}"}
 
 
 def test_a_small_number_in_the_place_of_masked_scores():
@@ -151,7 +169,9 @@ def test_a_small_number_in_the_place_of_masked_scores():
     def change(pattern: Pattern) -> None:
         pattern.weights[node_of(pattern, "Where").input[1]] = np.array(-100, np.float32)
 
-    assert refusals(changed(Form(mask="chosen"), change)) == {}
+    assert refusals(changed(Form(mask="chosen"), change)) == {
+        "attention": f"'where_10_0' {NO_SCORES}"
+    }
 
 
 def test_heads_that_are_repeated_in_another_order():

@@ -20,9 +20,11 @@ FLAT = """
     s = Range(o, c, i)  b = Range(o, r, i)
     bs = Unsqueeze(b, u)  ss = Unsqueeze(s, t)
 """
-FLAT_WEIGHTS = (
-    "int64 o = {0}, int64 i = {1}, int64[3] u = {1,2,3}, int64[3] t = {0,1,2}, int64[1] f = {-1}"
-)
+MATRIX = FLAT.replace("(b, u)", "(b, f)").replace("(s, t)", "(s, g)")
+FLAT_WEIGHTS = """
+    int64[1] g = {0}, int64 o = {0}, int64 i = {1}, int64[1] f = {-1}, int64[3] u = {1,2,3},
+    int64[3] t = {0,1,2}, int64[4] e = {1,2,1,1}
+"""
 
 
 @pytest.mark.parametrize(
@@ -89,6 +91,20 @@ FLAT_WEIGHTS = (
             id="a mask for each row",
         ),
         pytest.param(
+            f"""g (float[b,h,3,4] x, bool[b,1,1,4] keep) => (float[b,h,3,4] y)
+            <{LOW}, int64[4] wide = {{1,1,3,1}}> {{
+                e = Expand(keep, wide)  n = Not(e)  m = Where(n, l, z)  k = Neg(m)  y = Sub(x, k)
+            }}""",
+            f"""g (float[b,h,3,4] x, bool[b,1,1,4] keep) => (float[b,h,3,4] y) <{LOW}> {{
+                y_widened_mask = Not(keep)
+                y_widened_mask_1 = Where(y_widened_mask, l, z)
+                y_widened_mask_2 = Neg(y_widened_mask_1)
+                y = Sub(x, y_widened_mask_2)
+            }}""",
+            "widened-mask",
+            id="a mask that is expanded and turned round",
+        ),
+        pytest.param(
             f"""g (int64[2,3] keep) => (int64[2,1,1,3] y) <{FLAT_WEIGHTS}> {{
                 {FLAT} w = Mul(bs, columns)  k = Add(ss, w)
                 flat = Reshape(keep, f)  y = Gather(flat, k)
@@ -98,6 +114,15 @@ FLAT_WEIGHTS = (
             }""",
             "flat-grid",
             id="all positions in rows",
+        ),
+        pytest.param(
+            f"""g (int64[2,3] keep) => (int64[2,3] y) <{FLAT_WEIGHTS}> {{
+                {MATRIX} w = Mul(columns, bs)  k = Add(w, ss)
+                flat = Reshape(keep, f)  m = Gather(flat, k)  y = Neg(m)
+            }}""",
+            "g (int64[2,3] keep) => (int64[2,3] y) { y = Neg(keep) }",
+            "flat-grid",
+            id="all positions of a matrix",
         ),
     ],
 )
@@ -145,6 +170,31 @@ def test_fewer_nodes_say_the_same(parse, assert_graph, before, after, rule):
             id="rows that may be masked",
         ),
         pytest.param(
+            f"""g (float[b,h,3,4] x, bool[b,1,1,4] keep, float[b,1,1,4] w) => (float[b,h,3,4] y)
+            <{LOW}, bool[3,1] rows = {{1,1,1}}> {{
+                a = And(rows, keep)  m = Where(a, z, w)  y = Add(x, m)
+            }}""",
+            id="a mask of two inputs",
+        ),
+        pytest.param(
+            f"""g (float[b,h,3,4] x, bool[b,1,1,4] keep) => (float[b,h,3,4] y)
+            <{LOW}, bool[3,1] rows = {{1,1,1}}> {{
+                a = And(rows, keep)  w = Where(a, z, l)  m = test.Neg(w)  y = Add(x, m)
+            }}""",
+            id="an operator of another domain",
+        ),
+        pytest.param(
+            f"""g (float[b,h,3,4] x, bool[b,1,1,4] keep) => (float[b,h,3,4] y)
+            <{LOW}, bool[3,1] rows = {{1,1,1}}> {{
+                a = And(rows, keep)  w = Where(a, z, l)  m = Softmax(w)  y = Add(x, m)
+            }}""",
+            id="a function of a whole row",
+        ),
+        pytest.param(
+            "g (float[n] x, float[n] w) => (float[n] y) { z = test.Unknown(w)  y = CastLike(x, z) }",
+            id="a type that is not known",
+        ),
+        pytest.param(
             f"""g (float[1,1,1,4] x, bool[1,1,1,4] keep) => (float[1,1,3,4] y)
             <{LOW}, bool[3,1] rows = {{1,1,1}}> {{
                 a = And(rows, keep)  m = Where(a, z, l)  y = Add(x, m)
@@ -159,6 +209,21 @@ def test_what_says_something_else_stays(parse, assert_graph, text):
     assert_graph(model, text)
 
 
+def test_an_unknown_rank_hides_what_a_mask_may_repeat(parse):
+    model = parse(f"""g (float[b,h,3,4] x, bool[b,1,1,4] keep) => (float[b,h,3,4] y)
+        <{LOW}, bool[3,1] rows = {{1,1,1}}> {{
+            a = And(rows, keep)  m = Where(a, z, l)  y = Add(x, m)
+        }}""")
+    model.graph.inputs[0].shape = None
+    assert not apply_rules(model, "masks", MASK_RULES).changed
+
+
+def test_a_single_number_leaves_any_rank_alone(parse):
+    model = parse("g (float[n] x) => (float[n] y) <float o = {1}> { a = Mul(x, o)  y = Neg(a) }")
+    model.graph.inputs[0].shape = None
+    assert apply_rules(model, "masks", MASK_RULES).counts == (("neutral-element", 1),)
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
@@ -169,6 +234,10 @@ def test_what_says_something_else_stays(parse, assert_graph, text):
                 "bs = Unsqueeze(b, t)  ss = Unsqueeze(s, u)",
             ),
             "rows run along axis 3 and columns along axis 0",
+        ),
+        (
+            ("ss = Unsqueeze(s, t)", "sn = Unsqueeze(s, t)  ss = Expand(sn, e)"),
+            "the indices repeat positions",
         ),
     ],
 )
@@ -182,6 +251,30 @@ def test_other_grids_are_near_misses(parse, change, reason):
     assert not stats.changed
     assert [refusal.rule for refusal in stats.refused] == ["flat-grid"]
     assert reason in stats.refused[0].reason
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("Reshape(keep, f)", "Identity(column)"),
+        ("k = Add(ss, w)", "k = Sub(ss, w)"),
+        ("w = Mul(bs, columns)", "w = Add(bs, columns)"),
+        ("w = Mul(bs, columns)", "w = Mul(bs, rows)"),
+        ("b = Range(o, r, i)", "b = Range(i, r, i)"),
+        ("Gather(flat, k)", "Gather<axis = -1>(flat, k)"),
+    ],
+)
+def test_gathers_of_something_else_stay(parse, old, new):
+    body = f"{FLAT} w = Mul(bs, columns)  k = Add(ss, w)  flat = Reshape(keep, f)"
+    body += "  y = Gather(flat, k)"
+    assert old in body
+    model = parse(
+        f"g (int64[2,3] keep, int64[6] column) => (int64[p,q,r,s] y) <{FLAT_WEIGHTS}>"
+        f" {{ {body.replace(old, new)} }}"
+    )
+    stats = apply_rules(model, "masks", MASK_RULES)
+    assert not stats.changed
+    assert not stats.refused
 
 
 @st.composite
@@ -204,7 +297,10 @@ def masked(draw):
             value = pattern.add(draw(st.sampled_from(["And", "Or"])), value, value)
         else:
             value = pattern.add("Or", value, pattern.weight(np.array(draw(st.booleans()))))
-    numbers = [pattern.weight(np.float32(each)) for each in (draw(st.sampled_from([0, 1])), -1e9)]
+    numbers = [
+        pattern.weight(np.full((1,) * draw(st.integers(0, 4)), each, np.float32))
+        for each in (draw(st.sampled_from([0, 1])), -1e9)
+    ]
     value = pattern.add("Where", value, *numbers)
     for kind in draw(st.lists(st.sampled_from(["Add", "Sub", "Mul", "Div"]), max_size=2)):
         number = np.float32(draw(st.sampled_from([0.0, -0.0, 1.0, 2.0])))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from surroundings import Pattern, alone, check_kept, surround
+from surroundings import Pattern, alone, check_kept, surround, times_each_fires
 
 from leptonc.passes.fuse_norm import RULES, FuseNormalization
 from leptonc.passes.rewriter import apply_rules
@@ -93,6 +93,30 @@ def test_a_cpu_without_a_kernel_keeps_the_form(parse, assert_graph):
             ),
             "the channels are not known to divide into the groups",
         ),
+        (
+            graph(
+                "whole = Shape(x)"
+                + BODY.replace("s = Mul(back, k)", "").replace("Add(s, b)", "Neg(back)"),
+                "int64[3] groups = {0, 2, -1}, float[2] one = {1, 1}, float[2] zero = {0, 0}",
+                x="float[2,C,2,3]",
+            ),
+            "the channels are not known to divide into the groups",
+        ),
+        (
+            graph(
+                BODY.replace("s = Mul(back, k)", "").replace("Add(s, b)", "Neg(back)"),
+                "int64[3] groups = {0, 2, -1}, int64[4] whole = {0, 4, 2, 3},"
+                " double[2] one = {1, 1}, double[2] zero = {0, 0}",
+                x="double[2,4,2,3]",
+            ),
+            "the element type is not float32 or float16",
+        ),
+        (
+            graph(weights=WEIGHTS.replace("float[2] one = {1, 1},", "")).replace(
+                "float[2,4,2,3] x)", "float[2,4,2,3] x, float[2] one)"
+            ),
+            "the scale or the bias within the groups is not neutral",
+        ),
     ],
 )
 def test_what_is_no_group_normalisation(parse, text, reason):
@@ -105,6 +129,45 @@ INSTANCE = "n = InstanceNormalization(x, s, c)  y = Mul(n, k)"
 INSTANCE_WEIGHTS = (
     "float[4] s = {1, 2, 3, 4}, float[4] c = {1, 1, 1, 1}, float[4,1,1] k = {2,3,4,5}"
 )
+
+
+# The bits of 1, 2, 3 and 4.
+HALF_WEIGHTS = (
+    "float16[4] s = {15360, 16384, 16896, 17408}, float16[4] c = {15360, 15360, 15360, 15360},"
+    " float16[4,1,1] k = {15360, 16384, 16896, 17408}"
+)
+
+
+@pytest.mark.parametrize(
+    ("operator", "scale", "bias"), [("Mul", 15360, 0), ("Add", 15360, 0), ("Add", 16384, 0)]
+)
+def test_half_precision_that_is_rounded_once(parse, operator, scale, bias):
+    """A factor where nothing is scaled yet, and a sum where nothing is added yet."""
+    weights = HALF_WEIGHTS.replace(
+        "s = {15360, 16384, 16896, 17408}", f"s = {{{', '.join([str(scale)] * 4)}}}"
+    ).replace("c = {15360, 15360, 15360, 15360}", f"c = {{{', '.join([str(bias)] * 4)}}}")
+    model = parse(graph(INSTANCE.replace("Mul", operator), weights, x="float16[2,4,2,3]"))
+    assert FuseNormalization().run(model).counts == (("channel-norm-affine", 1),)
+    scales, biases = (
+        model.graph.initializers[value.name].const_value.numpy()
+        for value in model.graph.node(0).inputs[1:]
+    )
+    factor = 1 if scale == 15360 else 2
+    expected = ([1, 2, 3, 4], [0] * 4) if operator == "Mul" else ([factor] * 4, [1, 2, 3, 4])
+    np.testing.assert_array_equal(scales, expected[0])
+    np.testing.assert_array_equal(biases, expected[1])
+
+
+def test_one_number_for_all_channels(parse, assert_graph):
+    model = parse(graph(INSTANCE, INSTANCE_WEIGHTS.replace("[4,1,1] k = {2,3,4,5}", " k = {2}")))
+    assert FuseNormalization().run(model).counts == (("channel-norm-affine", 1),)
+    assert_graph(
+        model,
+        graph(
+            "y = InstanceNormalization(x, norm_weight, norm_weight_1)",
+            "float[4] norm_weight = {2, 4, 6, 8}, float[4] norm_weight_1 = {2, 2, 2, 2}",
+        ),
+    )
 
 
 def test_a_scale_per_channel(parse, assert_graph):
@@ -132,6 +195,22 @@ def test_a_scale_per_channel(parse, assert_graph):
             ),
             "the scale or the bias is no constant",
         ),
+        (
+            graph(INSTANCE, HALF_WEIGHTS, x="float16[2,4,2,3]"),
+            "two weights in half precision would be rounded once more",
+        ),
+        (
+            graph(INSTANCE.replace("Mul", "Add"), HALF_WEIGHTS, x="float16[2,4,2,3]"),
+            "two weights in half precision would be rounded once more",
+        ),
+        (
+            # Before opset 21 a GroupNormalization has one scale per group.
+            graph(
+                "n = GroupNormalization<num_groups: int = 2>(x, s, c)  y = Mul(n, k)",
+                "float[2] s = {1, 2}, float[2] c = {1, 1}, float[4,1,1] k = {2, 3, 4, 5}",
+            ).replace('"" : 21', '"" : 20'),
+            "the scale or the bias is not one number per channel",
+        ),
     ],
 )
 def test_a_scale_per_channel_that_may_not_be_taken_in(parse, text, reason):
@@ -145,6 +224,23 @@ def test_other_shapes_are_left_alone(parse, shape):
     weights = INSTANCE_WEIGHTS.replace("float[4,1,1] k = {2,3,4,5}", f"{shape} k = {{{numbers}}}")
     text = graph(INSTANCE, weights, x="float[2,4,2,4]")
     assert not FuseNormalization().run(parse(text)).changed
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        graph(INSTANCE.replace("Mul(n, k)", "Mul(n, x)"), INSTANCE_WEIGHTS),
+        graph(
+            "n = InstanceNormalization(x, s, c)  y = Reshape(n, whole)",
+            "float[4] s = {1, 1, 1, 1}, float[4] c = {0, 0, 0, 0}, int64[4] whole = {0, 4, 2, 3}",
+        ),
+        graph("n = Neg(x)  y = Reshape(n, whole)", "int64[4] whole = {0, 4, 2, 3}"),
+    ],
+)
+def test_other_forms_are_left_alone(parse, text):
+    stats = FuseNormalization().run(parse(text))
+    assert not stats.changed
+    assert not stats.refused
 
 
 def draw_group(draw):
@@ -189,3 +285,9 @@ def test_outputs_stay_in_any_surrounding(data):
 def test_it_fires_where_nothing_is_in_the_way(data):
     model = alone(draw_group(data.draw), opset=21)
     assert dict(apply_rules(model, "norm", RULES).counts)["group-norm"] == 1
+
+
+def test_each_rule_fires_on_what_is_drawn():
+    fired = times_each_fires(draw_group, RULES, opset=21)
+    assert fired["group-norm"] >= 5
+    assert fired["channel-norm-affine"] >= 5

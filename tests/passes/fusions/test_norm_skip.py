@@ -87,6 +87,43 @@ def test_the_sum_that_is_the_next_residual_is_an_output(parse):
     assert negation.inputs[0] is skip.outputs[3]
 
 
+def test_a_sum_that_is_an_output_of_the_graph(parse):
+    model = parse(graph(more=", float[N,S,3] z"))
+    assert fuse(model).counts == (("skip-norm", 1),)
+    onnx.checker.check_model(ir.to_proto(model))
+    (skip,) = model.graph
+    assert [output.name for output in skip.outputs] == ["y", "", "", "z"]
+    assert skip.outputs[3].is_graph_output()
+
+
+@pytest.mark.parametrize("more", [", float[N,S,3] d", ", float[N,S,3] n"])
+def test_a_biased_input_that_is_read_elsewhere_stays_as_it_is(parse, more):
+    body = "d = Add(c, x)  z = Add(r, d)  y = LayerNormalization<epsilon: float = 0.01>(z, s, b)"
+    model = parse(graph(body + ("  n = Neg(d)" if more.endswith("n") else ""), more=more))
+    assert fuse(model).counts == (("skip-norm", 1),)
+    add, skip = list(model.graph)[:2]
+    assert (add.op_type, skip.op_type) == ("Add", "SkipLayerNormalization")
+    assert [value.name for value in skip.inputs] == ["r", "d", "s", "b"]
+
+
+def test_a_bias_of_another_size_stays_as_it_is(parse):
+    body = "d = Add(c, x)  z = Add(r, d)  y = LayerNormalization<epsilon: float = 0.01>(z, s, b)"
+    model = parse(
+        graph(body, weights=WEIGHTS.replace("float[3] c = {7, 8, 9}", "float[1] c = {7}"))
+    )
+    assert fuse(model).counts == (("skip-norm", 1),)
+    assert [node.op_type for node in model.graph] == ["Add", "SkipLayerNormalization"]
+
+
+@pytest.mark.parametrize(
+    "body", ["y = LayerNormalization(x, s)", "z = Sub(x, r)  y = RMSNormalization(z, s)"]
+)
+def test_other_forms_are_left_alone(parse, body):
+    stats = fuse(parse(graph(body)))
+    assert not stats.changed
+    assert not stats.refused
+
+
 @pytest.mark.parametrize("target", ["generic", "ort-cpu", "primitive"])
 def test_elsewhere_it_is_slower_or_unknown(parse, assert_graph, target):
     model = parse(graph())
@@ -119,6 +156,14 @@ def test_elsewhere_it_is_slower_or_unknown(parse, assert_graph, target):
         (
             graph("z = Add(x, r) y = LayerNormalization<stash_type: int = 11>(z, s)"),
             "the normalisation does not compute in float32",
+        ),
+        (
+            graph(x="double[N,S,3]", weights=WEIGHTS.replace("float[", "double[")),
+            "the element types differ, or are not known",
+        ),
+        (
+            graph("z = Add(x, r) y = RMSNormalization(z, s)", x="float16[N,S,3]"),
+            "the element types differ, or are not known",
         ),
     ],
 )

@@ -16,7 +16,7 @@ from leptonc.passes.fuse_rotary import RULES, FuseRotary
 from leptonc.passes.fusions import rotary_embedding
 from leptonc.passes.rewriter import apply_rules
 
-GRAPH = '<ir_version: 10, opset_import: ["" : 23, "com.microsoft" : 1]>\n'
+GRAPH = '<ir_version: 10, opset_import: ["" : 23, "com.microsoft" : 1, "test" : 1]>\n'
 
 TABLES = """
    angles = Mul(positions, frequencies)
@@ -203,6 +203,14 @@ REFUSED = [
     (model(TABLES + TURN + SUM, positions="float[P,S,1]"), SHARED),
     (model(TABLES + TURN + SUM, positions="float[S,1]"), SHARED),
     (FULL.replace("(narrow_cos, one)", "(narrow_cos, two)"), SHARED),
+    (FULL.replace("(narrow_cos, one)", "(narrow_cos, uneven)"), SHARED),
+    (FULL.replace("Unsqueeze(narrow_cos, one)", "test.Unknown(narrow_cos)"), SHARED),
+    (
+        FULL.replace("_cos, one)", "_cos, two)")
+        .replace("_sin, one)", "_sin, two)")
+        .replace("float[B,2,S,4]", "float[B,S,N,4]"),
+        SHARED,
+    ),
     (
         FULL.replace("(float[B,N,S,D] y)", "(float[B,N,S,D] y, float[B,N,S,D] turned)"),
         "'turned' is an output of the graph",
@@ -230,10 +238,13 @@ OTHER = [
     FULL.replace("Slice(x, zero, two", "Slice(x, zero, one"),
     FULL.replace("Slice(x, two, end", "Slice(x, one, end"),
     FULL.replace("(negative, low)", "(low, negative)"),
+    FULL.replace("(negative, low)", "(negative, low, low)"),
     FULL.replace("Neg(high)", "Abs(high)"),
     FULL.replace("low = Slice(x,", "low = Slice(positions,"),
     FULL.replace("Mul(x, cos)", "Mul(turned, cos)"),
     FULL.replace("Add(straight, across)", "Sub(straight, across)"),
+    FULL.replace("Add(straight, across)", "Add(x, across)"),
+    FULL.replace("Add(straight, across)", "Add(straight, turned)"),
     FULL.replace("two, three)", "two, two)"),
     FULL.replace("Concat<axis: int = -1>(negative", "Concat<axis: int = 2>(negative"),
     model(TABLES + TURN + SUM, x="float[B,2,S,D]"),
@@ -254,6 +265,126 @@ def test_other_forms(parse, text):
     stats = FuseRotary().run(found)
     assert not stats.changed
     assert not stats.refused
+
+
+@pytest.mark.parametrize("target", ["generic", "ort-cpu"])
+def test_heads_behind_the_positions(parse, target):
+    text = model(TABLES + TURN + SUM, x="float[1,S,2,4]")
+    found = parse(text.replace("(narrow_cos, one)", "(narrow_cos, two)").replace(
+        "(narrow_sin, one)", "(narrow_sin, two)"
+    ))  # fmt: skip
+    assert FuseRotary(target=target).run(found).changed == 1
+    back = found.graph.outputs[0].producer()
+    turn = back.inputs[0].producer()
+    rows = turn.inputs[0].producer()
+    assert [n.op_type for n in (rows, turn, back)] == ["Reshape", "RotaryEmbedding", "Reshape"]
+    assert turn.attributes.get_int("num_heads") == 2
+    assert rows.inputs[1].const_value.numpy().tolist() == [0, 0, 8]
+    assert back.inputs[1].const_value.numpy().tolist() == [0, 0, 2, 4]
+
+
+def flat(x: str, positions: str, axis: str) -> str:
+    """Rotate something without an axis for heads."""
+    tables = TABLES.partition("   cos =")[0].replace("narrow_", "")
+    return model(tables + TURN.replace(", three)", f", {axis})") + SUM, x=x, positions=positions)
+
+
+@pytest.mark.parametrize("target", ["generic", "ort-cpu"])
+def test_one_head_without_an_axis(parse, target):
+    found = parse(flat("float[1,S,4]", "float[1,S,1]", "two"))
+    assert FuseRotary(target=target).run(found).changed == 1
+    turn = found.graph.outputs[0].producer()
+    assert turn.op_type == "RotaryEmbedding"
+    assert turn.attributes.get_int("num_heads") == 1
+
+
+@pytest.mark.parametrize("target", ["generic", "ort-cpu"])
+def test_positions_without_a_batch_stay(parse, target):
+    found = parse(flat("float[S,4]", "float[S,1]", "one"))
+    assert reasons(found, target) == [SHARED]
+
+
+PAIRS = """
+   thin = Unsqueeze(angles, three)
+   wide = Concat<axis: int = 3>(thin, thin)
+   both = Reshape(wide, rows)
+   narrow_cos = Cos(both)
+   narrow_sin = Sin(both)
+   cos = Unsqueeze(narrow_cos, one)
+   sin = Unsqueeze(narrow_sin, one)
+   even = Slice(x, zero, end, three, two)
+   odd = Slice(x, one, end, three, two)
+   negative = Neg(odd)
+   first = Unsqueeze(negative, four)
+   second = Unsqueeze(even, four)
+   stack = Concat<axis: int = -1>(first, second)
+   turned = Reshape(stack, whole)
+"""
+
+
+def pairs(angles: str) -> str:
+    text = model(PAIRS + SUM, x="float[2,2,3,4]", positions="float[1,1,1]")
+    return text.replace("float[1,1,1] positions", f"{angles} angles").replace(
+        "float minus",
+        "int64[1] four = {4}, int64[4] whole = {2, 2, 3, 4}, int64[3] rows = {2, 3, 4}, float minus",
+    )
+
+
+@pytest.mark.parametrize("target", ["generic", "ort-cpu"])
+def test_neighbours_that_are_turned_together(parse, target):
+    found = parse(pairs("float[2,3,2]"))
+    stats = FuseRotary(target=target).run(found)
+    assert stats.counts == (("rotary", 1),)
+    node = found.graph.outputs[0].producer()
+    assert node.op_type == "RotaryEmbedding"
+    assert node.attributes.get_int("interleaved") == 1
+    assert node.inputs[0] is found.graph.inputs[0]
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("odd = Slice(x, one,", "odd = Slice(x, zero,"),
+        ("even = Slice(x, zero,", "even = Slice(angles, zero,"),
+        ("Concat<axis: int = -1>(first, second)", "Concat<axis: int = 3>(first, second)"),
+        ("(first, second)", "(second, first)"),
+        ("(first, second)", "(first, second, first)"),
+        ("first = Unsqueeze(negative, four)", "first = Reshape(negative, column)"),
+        ("second = Unsqueeze(even, four)", "second = Unsqueeze(even, three)"),
+        ("turned = Reshape(stack, whole)", "turned = Reshape(x, whole)"),
+        ("negative = Neg(odd)", "negative = Abs(odd)"),
+        # The sum repeats both.
+        ("float[2,2,3,4] x, float[2,3,2] angles", "float[1,2,3,4] x, float[1,3,2] angles"),
+    ],
+)
+def test_other_turns_of_neighbours(parse, old, new):
+    text = pairs("float[2,3,2]").replace(
+        "four = {4}", "four = {4}, int64[5] column = {2, 2, 3, 2, 1}"
+    )
+    assert old in text
+    text = text.replace(old, new)
+    if "float[1,2,3,4] x" in text:
+        text = text.replace("{2, 2, 3, 4}", "{2, 1, 3, 4}").replace("{2, 3, 4}", "{1, 3, 4}")
+    stats = FuseRotary().run(parse(text))
+    assert not stats.changed
+    assert not stats.refused
+
+
+@pytest.mark.parametrize("target", ["generic", "ort-cpu"])
+def test_rows_that_a_reshape_puts_in_another_order(parse, target):
+    stats = FuseRotary(target=target).run(parse(pairs("float[3,2,2]")))
+    assert [refusal.reason for refusal in stats.refused] == [
+        "the cosines 'cos' have their positions in another order"
+    ]
+
+
+@pytest.mark.parametrize("target", ["ort-cpu", "ort-cuda"])
+def test_tables_for_each_of_the_batch_need_the_standard_operator(parse, target):
+    text = model(TABLES + TURN + SUM, positions="float[B,S,1]").replace('"" : 23', '"" : 20')
+    found = parse(text)
+    assert FuseRotary(target=target).run(found).counts == (("rotary", 1),)
+    assert found.opset_imports[""] == 23
+    assert operators(found)["RotaryEmbedding"] == 1
 
 
 def test_an_old_opset_is_raised_or_refused(parse):
