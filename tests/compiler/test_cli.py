@@ -125,7 +125,7 @@ def test_exit_0_for_help_and_version(capfd):
 
 
 def test_exit_1_is_a_bug_and_says_so(tmp_path, monkeypatch, capfd):
-    def broken(settings, stages=None, on_rewritten=None):
+    def broken(*arguments, **options):
         raise RuntimeError("surprise")
 
     monkeypatch.setattr(driver, "compile_model", broken)
@@ -203,7 +203,7 @@ def test_exit_3_is_bad_input(arguments, message, tmp_path, monkeypatch, capfd):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["-p", "int8"], "int8"),
+        (["-t", "ort-cuda", "-p", "int8"], "int8"),
         (["-t", "tensorrt-gpu"], "tensorrt"),
         (["-t", "ort-gpu"], "gpu"),
         (["-p", "fp16"], "few float16 kernels on a CPU"),

@@ -105,7 +105,7 @@ def test_it_stands_beside_a_variant_for_the_cpu(recipe, capfd):
     ("axis", "options", "told", "code"),
     [
         ('"batch"', (), "no upper bound", 2),
-        ('("batch", 1, 16)', ("-p", "int8"), "quantises nothing", 4),
+        ('("batch", 1, 16)', ("-p", "int8"), "no data, no INT8", 3),
         ('("batch", 1, 16)', ("--flavour", "classic"), "tensorrt is not installed", 5),
     ],
 )
