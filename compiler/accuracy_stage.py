@@ -4,8 +4,6 @@ It comes after a plan is made and before it is carried out:
 
     settled = settle_plan(QuantizedSubject(model, plan, ranges, build), settings, ...)
     -> settled.plan goes into the artifact; settled.entry into the manifest
-
-The float graph may change on the way, by factors that leave its outputs as they are bit by bit.
 """
 
 from __future__ import annotations
@@ -27,13 +25,12 @@ from leptonc.compiler.goals import Goal
 from leptonc.compiler.layer_seconds import layer_seconds
 from leptonc.compiler.payload_runner import node_seconds
 from leptonc.compiler.plan_errors import plan_errors
-from leptonc.compiler.recovery import round_weights, smooth
+from leptonc.compiler.recovery import round_weights
 from leptonc.compiler.sample_store import CalibrationSamples
 from leptonc.compiler.search_state import SearchState
 from leptonc.compiler.source import Source
 from leptonc.compiler.stages import Stages
 from leptonc.compiler.verify import Trial
-from leptonc.passes.base import PassStats
 from leptonc.passes.fingerprint import fingerprint
 from leptonc.passes.quantization_plan import QuantizationPlan, find_layers
 from leptonc.passes.ranges import Ranges
@@ -44,7 +41,7 @@ class QuantizedSubject:
     """A float graph with the plan to quantise it.
 
     Attributes:
-        model: The float graph that the plan is for; smoothing changes it in place.
+        model: The float graph that the plan is for.
         plan: How its layers are quantised.
         ranges: For static layers; None where there are none.
         build: Makes the engine's graph of a copy of `model` under a plan; under a plan without
@@ -65,13 +62,11 @@ class Settled:
 
     Attributes:
         plan: To be carried out.
-        passes: What recovery did to the graph.
         entry: For the manifest: each layer with what is known of it, the goals, the search.
         search: How the plan was found; None without goals.
     """
 
     plan: QuantizationPlan
-    passes: tuple[PassStats, ...]
     entry: dict[str, Any]
     search: SearchResult | None = None
 
@@ -134,21 +129,19 @@ def settle_plan(
     if options.goals or options.measure:
         with stages.stage("layers", "time each layer in float"):
             in_float = work.seconds(QuantizationPlan(()), trials[0].inputs)
-    plan, passes = subject.plan, tuple[PassStats, ...]()
+    plan = subject.plan
     if options.recovery and samples is not None:
-        with stages.stage("smooth", "smooth activations"):
-            passes = smooth(subject.model, plan, samples)
         with stages.stage("round", "round weights by their outputs"):
             plan = round_weights(subject.model, plan, samples)
     if not options.goals and not options.measure:
-        return Settled(plan, passes, work.entry(plan, None))
+        return Settled(plan, work.entry(plan, None))
     with stages.stage("sensitivity", "measure what each layer costs"):
         measured = work.measured(plan, in_float, trials[0].inputs, seen)
     if yardstick is None:
-        return Settled(plan, passes, work.entry(plan, measured))
+        return Settled(plan, work.entry(plan, measured))
     with stages.stage("search", "search for the fastest that keeps the goals"):
         found, result = work.search(plan, measured, yardstick, seen)
-    return Settled(found, passes, work.entry(found, measured, result), result)
+    return Settled(found, work.entry(found, measured, result), result)
 
 
 class _Work:

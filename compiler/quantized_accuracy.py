@@ -15,6 +15,7 @@ from leptonc.compiler.accuracy_stage import (
     settle_plan,
 )
 from leptonc.compiler.quantized import FloatGraph, quantized
+from leptonc.compiler.recovered_graph import recovered
 from leptonc.compiler.sample_store import read_samples
 from leptonc.compiler.settings import CompileSettings
 from leptonc.compiler.source import Source
@@ -36,7 +37,7 @@ def settle(
     folder: Path,
     stages: Stages,
     measure: bool = False,
-) -> Settled:
+) -> tuple[FloatGraph, Settled]:
     """Win accuracy back and keep the goals of `settings`.
 
     Args:
@@ -49,12 +50,17 @@ def settle(
         folder: For the weights of candidates; must outlive what is returned.
         stages: Shows and times what is done.
         measure: Measure each layer also where there is no goal.
+
+    Returns:
+        The float graph as it is now, and the plan for it.
     """
     samples = None
     # Without goals the data is read for recovery alone, and a table may stand for it.
     if source.calibration_data is not None and (settings.recovery or settings.goals):
         with stages.stage("samples", "read calibration samples"):
             samples = read_samples(floats.model, source)
+    if settings.recovery and samples is not None:
+        floats = recovered(floats, samples, stages)
     subject = QuantizedSubject(
         floats.model,
         floats.plan,
@@ -68,7 +74,7 @@ def settle(
         measure,
         settings.output.with_name(f"{settings.output.name}.search.json"),
     )
-    return settle_plan(subject, options, source, trials, samples, stages=stages)
+    return floats, settle_plan(subject, options, source, trials, samples, stages=stages)
 
 
 class _Candidates:

@@ -17,6 +17,7 @@ from leptonc.compiler.layer_statistics import LayerStatistics, statistics_in_gro
 from leptonc.compiler.sample_store import CalibrationSamples
 from leptonc.compiler.smoothing_search import choose_smoothing, round_activations
 from leptonc.passes.base import PassStats
+from leptonc.passes.constants import constant
 from leptonc.passes.layer_matrix import LayerMatrix, layer_matrix
 from leptonc.passes.pipeline import run_passes
 from leptonc.passes.quantization_plan import (
@@ -27,11 +28,19 @@ from leptonc.passes.quantization_plan import (
     LayerChoice,
     QuantizationPlan,
 )
-from leptonc.passes.reconstruct import RoundedWeight, column_scales, round_best, round_nearest
+from leptonc.passes.reconstruct import (
+    RoundedWeight,
+    column_scales,
+    corrected_bias,
+    round_best,
+    round_nearest,
+)
 from leptonc.passes.smooth import Smooth, find_smoothable
 
 # GPTQ pays where the noise of the weights is at least this part of that of the inputs.
 WORTH_GPTQ = 1.0
+# A corrected bias has to leave less than this part of the noise of the weights.
+WORTH_A_SHIFT = 0.95
 # Scales other than the plain ones have to leave less than this part of the noise.
 WORTH_OTHER_SCALES = 0.9
 
@@ -40,20 +49,23 @@ Array = np.ndarray[Any, Any]
 
 def smooth(
     model: ir.Model, plan: QuantizationPlan, samples: CalibrationSamples, *, insert: bool = True
-) -> tuple[PassStats, ...]:
-    """Smooth the inputs of the layers that find their ranges in each call, in place.
+) -> tuple[tuple[PassStats, ...], tuple[str, ...]]:
+    """Smooth the inputs of layers that round them, in place.
 
     Args:
         model: The float graph that `plan` was made for; its outputs keep their bits.
         plan: Tensors that a layer of another method reads stay as they are.
         samples: What the strengths are chosen on.
         insert: Whether a division may take a node of its own.
+
+    Returns:
+        What was done, and the names of the tensors that were smoothed.
     """
-    dynamic = {choice.layer for choice in plan.choices if choice.method == DYNAMIC}
+    rounding = {choice.layer for choice in plan.choices if choice.method in (STATIC, DYNAMIC)}
     wanted = [
         found
         for found in find_smoothable(model)
-        if all(_name(layer) in dynamic for layer in found.layers) and (found.folds or insert)
+        if all(_name(layer) in rounding for layer in found.layers) and (found.folds or insert)
     ]
     by_first = {id(found.layers[0]): found for found in wanted}
     firsts = [found.layers[0] for found in wanted]
@@ -62,7 +74,10 @@ def smooth(
         for layer, seen in statistics_in_groups(model, firsts, samples.each, samples.count)
         if (made := choose_smoothing(by_first[id(layer)], seen, insert=insert)) is not None
     ]
-    return run_passes(model, (Smooth(tuple(chosen)),)) if chosen else ()
+    if not chosen:
+        return (), ()
+    passes = run_passes(model, (Smooth(tuple(chosen)),))
+    return passes, tuple(each.tensor for each in chosen)
 
 
 def round_weights(
@@ -84,6 +99,7 @@ def round_weights(
     }
     first = [layers[name] for name in choices]
     rounded: dict[str, tuple[str, RoundedWeight]] = {}
+    shifts: dict[str, Array | None] = {}
     careful: list[LayerMatrix] = []
     for layer, seen in statistics_in_groups(model, first, samples.each, samples.count):
         choice = choices[_name(layer)]
@@ -92,6 +108,7 @@ def round_weights(
             careful.append(layer)
         else:
             rounded[_name(layer)] = simple
+            shifts[_name(layer)] = _shift(layer, seen, choice, simple[1])
     for layer, seen in statistics_in_groups(
         model, careful, samples.each, samples.count, hessians=True
     ):
@@ -104,13 +121,36 @@ def round_weights(
             block=choice.block,
             held_out=seen.kept,
         )
+        made = rounded[_name(layer)][1]
+        shifts[_name(layer)] = _shift(layer, seen, choice, made)
     return plan.with_choices(
         [
-            replace(choices[name], rounding=method, rounded=weight)
+            replace(
+                choices[name],
+                rounding=method,
+                rounded=None if method == "nearest" else weight,
+                shift=shifts[name],
+            )
             for name, (method, weight) in rounded.items()
-            if method != "nearest"
         ]
     )
+
+
+def _shift(
+    layer: LayerMatrix, seen: LayerStatistics, choice: LayerChoice, made: RoundedWeight
+) -> Array | None:
+    """Return what corrects the bias of a static layer, where that leaves out enough noise."""
+    node = layer.node
+    plain = node.inputs[2] if len(node.inputs) > 2 else None
+    tensor = constant(plain)
+    row = plain is None or (tensor is not None and list(tensor.shape.numpy()) == [layer.columns])
+    if choice.method != STATIC or node.op_type == "MatMul" or not row:
+        return None
+    weight = layer.weight()
+    shift = corrected_bias(weight, made, seen.mean)
+    lost = seen.kept @ (weight - made.dequantized())
+    before, after = float(np.square(lost).sum()), float(np.square(lost - shift).sum())
+    return shift if after < WORTH_A_SHIFT * before else None
 
 
 def _name(layer: LayerMatrix) -> str:

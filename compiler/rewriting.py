@@ -70,7 +70,7 @@ def rewrite(
         with stages.stage("optimize", "rewrite the graph"):
             return Rewritten(lower(model, target, plugins, before), {})
     floats = float_graph(model, source, settings, target, stages, plugins=plugins)
-    settled = settle(
+    floats, settled = settle(
         floats,
         settings,
         source,
@@ -84,6 +84,6 @@ def rewrite(
     with stages.stage("quantize", "quantise"):
         made, done = quantized(floats, settled.plan, target)
     about = account(settings, floats, settled.plan)
-    passes = (*before, *floats.passes, *settled.passes, *done)
+    passes = (*before, *floats.passes, *done)
     lowered = Lowered(target, made, passes)
     return Rewritten(lowered, {"quantization": settled.joined(about)}, settled)

@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 
 from leptonc.compiler.layer_statistics import LayerStatistics
-from leptonc.passes.smooth import Smoothable, Smoothing, smoothing_powers
+from leptonc.passes.smooth import Smoothable, Smoothing, outlier_powers, smoothing_powers
 
 STRENGTHS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
-# A division of its own takes time: it has to halve the noise to pay.
-WORTH_A_NODE = 0.5
+PARTS = (2, 4, 8, 16)
+# A division of its own takes time: it has to leave out this much of the noise to pay.
+WORTH_A_NODE = 0.7
 WORTH_NOTHING = 0.97
 
 Array = np.ndarray[Any, Any]
@@ -23,7 +24,7 @@ def choose_smoothing(
 ) -> tuple[Smoothing, float] | None:
     """Return the smoothing of one tensor that gives its layers the least noise.
 
-    Every strength is tried on rows of X that were held out: both X and the weights are
+    Every strength, and dividing the largest channels alone, is tried on rows of X that were held out: both X and the weights are
     rounded to 8 bits, and the outputs compared with the exact ones.
 
     Args:
@@ -42,20 +43,25 @@ def choose_smoothing(
     plain = _noise(rows, weights, exact)
     if plain == 0.0:
         return None
-    best: tuple[float, float] | None = None
-    for strength in STRENGTHS:
-        powers = smoothing_powers(statistics.largest, weights, strength)
+    best: tuple[float, int] | None = None
+    for way, powers in enumerate(_ways(statistics.largest, weights)):
         factors = np.ldexp(np.float32(1), powers.astype(np.int32))
         scaled = [weight * factors[:, None] for weight in weights]
         noise = _noise(rows / factors, scaled, exact)
         if best is None or noise < best[0]:
-            best = noise, strength
+            best = noise, way
     assert best is not None
     left = best[0] / plain
     if left > (WORTH_NOTHING if found.folds else WORTH_A_NODE):
         return None
-    final = smoothing_powers(statistics.largest_of_all, weights, best[1])
+    final = _ways(statistics.largest_of_all, weights)[best[1]]
     return Smoothing(found.tensor, tuple(int(power) for power in final)), left
+
+
+def _ways(largest: Array, weights: Sequence[Array]) -> list[Array]:
+    """Return the powers of two of each way to smooth, always in the same order."""
+    strengths = [smoothing_powers(largest, weights, strength) for strength in STRENGTHS]
+    return strengths + [outlier_powers(largest, part) for part in PARTS]
 
 
 def _noise(rows: Array, weights: Sequence[Array], exact: Sequence[Array]) -> float:

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 
 from leptonc.passes.constants import constant
@@ -75,6 +76,8 @@ class LayerChoice:
         symmetric: Whether the zero point of activations is 0.
         rounding: How the weight was rounded, in words: "nearest", or as `round_best` says.
         rounded: The weight as integers, from GPTQ and the like; None rounds to the nearest.
+        shift: Added to the bias of a static convolution or Gemm, float32 `[N]`, so that the means
+            of its outputs stay; None adds nothing.
         reason: Why, where that is not plain: shown by --explain.
     """
 
@@ -87,6 +90,7 @@ class LayerChoice:
     symmetric: bool = False
     rounding: str = "nearest"
     rounded: RoundedWeight | None = None
+    shift: np.ndarray[Any, Any] | None = None
     reason: str = ""
 
     def note(self, weight: ir.Value) -> ir.Value:
@@ -96,7 +100,7 @@ class LayerChoice:
         return weight
 
     def to_json(self) -> dict[str, Any]:
-        """Return all but the rounded weight, which is in the graph."""
+        """Return all but the rounded weight and the shift, which are in the graph."""
         found: dict[str, Any] = {"layer": self.layer, "method": self.method}
         if self.method != FLOAT:
             found |= {"bits": self.bits, "block": self.block, "rounding": self.rounding}
@@ -104,6 +108,8 @@ class LayerChoice:
             found |= {"range_method": self.range_method, "symmetric": self.symmetric}
             if self.range_method == "percentile":
                 found["percent"] = self.percent
+        if self.shift is not None:
+            found["bias"] = "corrected"
         if self.reason:
             found["reason"] = self.reason
         return found
@@ -116,13 +122,13 @@ class LayerChoice:
             PlanError: A value that a choice cannot have.
         """
         known = {"layer", "method", "bits", "block", "rounding", "range_method", "symmetric"}
-        known |= {"percent", "reason"}
+        known |= {"percent", "reason", "bias"}
         if not {"layer", "method"} <= set(value) <= known:
             raise PlanError(
                 f"not a choice for a layer: it has {', '.join(sorted(value))}",
                 fix="write it with QuantizationPlan.to_json",
             )
-        made = cls(**value)
+        made = cls(**{key: each for key, each in value.items() if key != "bias"})
         made.require_possible()
         return made
 
@@ -277,5 +283,7 @@ def _products(node: ir.Node, shape: Sequence[int]) -> int | None:
 def without_weights(plan: QuantizationPlan) -> QuantizationPlan:
     """Return the plan without rounded weights, which rounds to the nearest."""
     return QuantizationPlan(
-        tuple(replace(choice, rounded=None, rounding="nearest") for choice in plan.choices)
+        tuple(
+            replace(choice, rounded=None, rounding="nearest", shift=None) for choice in plan.choices
+        )
     )

@@ -16,7 +16,7 @@ import numpy as np
 import onnx_ir as ir
 
 from leptonc.passes.constants import constant
-from leptonc.passes.errors import RangesError
+from leptonc.passes.errors import PlanError, RangesError
 from leptonc.passes.insertion import Insertion
 from leptonc.passes.integer_flow import IntegerFlow, find_flow
 from leptonc.passes.integer_weights import (
@@ -192,6 +192,7 @@ def _quantize_weight(
 ) -> None:
     layout = WeightLayout.of(node)
     rounded = rounded_weight(layout, choice)
+    _shift_bias(insert.before(node), node, choice)
     bias = _row_bias(node, rounded.values.shape[1]) if form.integer_bias else None
     if bias is not None:
         rounded = with_room_for_bias(layout, rounded, bias, source.step)
@@ -244,6 +245,24 @@ def dequantized(
         dtype=ir.DataType.FLOAT,
         shape=ir.Shape(layout.shape),
     )
+
+
+def _shift_bias(insert: Insertion, node: ir.Node, choice: LayerChoice) -> None:
+    """Add the shift of a plan to the bias of a layer, or give it one."""
+    if choice.shift is None:
+        return
+    plain = node.inputs[2] if len(node.inputs) > 2 else None
+    old = np.zeros_like(choice.shift) if plain is None else _row_bias(node, len(choice.shift))
+    if old is None:
+        raise PlanError(
+            f"the bias of the layer {choice.layer!r} is no constant row, and cannot be corrected",
+            fix="leave the shift of that layer out of the plan",
+        )
+    name = f"{choice.layer}_bias" if plain is None else f"{plain.name}_corrected"
+    if len(node.inputs) < 3:
+        node.resize_inputs(3)
+    shifted = np.asarray(old + choice.shift, dtype=np.float32)
+    node.replace_input_with(2, insert.constant(shifted, name))
 
 
 def _row_bias(node: ir.Node, columns: int) -> Array | None:

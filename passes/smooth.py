@@ -7,7 +7,7 @@ layers that read X, and a strength from 0 to 1,
     s[c] = a[c]^strength / w[c]^(1 - strength),     X' = X / s,     W' = diag(s) W
 
 (G. Xiao et al., "SmoothQuant", 2022, equation 4), here rounded to powers of two, so that the float
-graph keeps its bits. Where X comes from a normalisation or a layer that nobody else reads, 1/s goes
+graph keeps its bits. Where one or two channels stand out, it is better to divide those alone. Where X comes from a normalisation or a layer that nobody else reads, 1/s goes
 into its constants; elsewhere a Mul divides X for the layers and leaves it to its other readers.
 """
 
@@ -145,6 +145,23 @@ def smoothing_powers(largest: Array, weights: Sequence[Array], strength: float) 
     exponents -= np.median(exponents[alive]) if alive.any() else 0.0
     powers = np.where(alive, np.rint(exponents), 0.0)
     return np.clip(powers, -LARGEST_POWER, LARGEST_POWER).astype(np.int64)
+
+
+def outlier_powers(largest: Array, part: int) -> Array:
+    """Return the powers of two that bring a few large channels down, int64 `[K]`.
+
+    Channels whose largest magnitude is above that of the largest channel divided by `part` are
+    divided until they are not; the others, and with them most of the weights, stay as they are.
+
+    Args:
+        largest: The largest magnitude in each channel of X, `[K]`.
+        part: A power of two.
+    """
+    limit = float(largest.max()) / part
+    if limit == 0.0:
+        return np.zeros(len(largest), np.int64)
+    above = np.ceil(np.log2(np.maximum(largest, limit) / limit))
+    return np.asarray(np.clip(above, 0, LARGEST_POWER).astype(np.int64))
 
 
 def _owns_weight(node: ir.Node) -> bool:
