@@ -108,7 +108,7 @@ def test_the_classic_flavour_has_them(options):
     assert TensorRTOptions(**options).refusal("classic") is None
 
 
-@pytest.mark.parametrize("precision", ["int4", "auto"])
+@pytest.mark.parametrize("precision", ["fp8", "auto"])
 def test_a_precision_that_is_not_built_is_refused(precision):
     with pytest.raises(UnsupportedTargetError, match=precision):
         find_backend(Target("tensorrt", "gpu", precision))
