@@ -94,7 +94,7 @@ def default_plan(
     if not plan.quantized:
         reasons = sorted({choice.reason for choice in choices if choice.reason})
         raise PassRefusedError(
-            f"nothing in this graph can be {precision} by the method {method!r} on {target}",
+            f"nothing in this graph can be {precision} by the method {method!r}",
             where="; ".join(reasons) or "it has no convolution, linear layer or table",
             fix="compile it with -p fp32, or choose another --quantization",
         )
@@ -116,7 +116,7 @@ def resolved_method(layers: Sequence[Layer], target: str, precision: str, method
         return WEIGHT_ONLY
     if method == DYNAMIC and target not in _ORT:
         raise PassRefusedError(
-            f"{target} has no integer products with ranges found in each call",
+            "only ONNX Runtime has integer products with ranges found in each call",
             fix="use --quantization static or weight-only",
         )
     if method != AUTO:
