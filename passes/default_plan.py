@@ -84,6 +84,11 @@ def default_plan(
             "static quantisation needs ranges, and there are none: no data, no INT8",
             fix="give calibration_data() in the recipe, or a table with --calibration",
         )
+    if method == STATIC and quantization.block:
+        raise PassRefusedError(
+            "static quantisation has one scale for each output channel, and no blocks",
+            fix="leave out --block-size, or use --quantization weight-only",
+        )
     nodes = {str(node.outputs[0].name): node for node in model.graph if node.outputs}
     bits = 4 if precision == INT4 else 8
     choices = tuple(

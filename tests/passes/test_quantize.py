@@ -313,6 +313,13 @@ def test_a_block_that_no_layer_fills_is_refused(precision: str) -> None:
     assert "48 rows do not fill blocks of 256" in str(refused.value.where)
 
 
+def test_static_layers_have_no_blocks() -> None:
+    model = linear()
+    ranges = ranges_of(model, {"x": np.ones((2, 48), np.float32)})
+    with pytest.raises(PassRefusedError, match="no blocks"):
+        default_plan(model, "primitive", "int8", ranges, Quantization(block=16))
+
+
 def test_layers_have_sizes_and_names() -> None:
     layers = {layer.name: layer for layer in find_layers(chain())}
     assert list(layers) == ["c", "d", "y"]
