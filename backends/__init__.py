@@ -21,7 +21,7 @@ def find_backend(target: Target) -> Backend:
             continue
         reason = backend.supports(target)
         if reason is not None:
-            raise UnsupportedTargetError(reason, where=target.name, fix=_advice(target))
+            raise UnsupportedTargetError(reason, where=target.name, fix=_advice(target, reason))
         return backend
     raise UnsupportedTargetError(
         f"there is no backend {target.backend!r}",
@@ -30,7 +30,11 @@ def find_backend(target: Target) -> Backend:
     )
 
 
-def _advice(target: Target) -> str:
+def _advice(target: Target, reason: str) -> str:
+    if reason.startswith("--sm"):
+        return "name others, or leave it out"
+    if reason.startswith("--"):
+        return "leave it out, or use --flavour classic on the machine with the GPU"
     if target.precision != "fp32":
         return "use -p fp32, or a target that computes so: -t ort-cuda takes fp16 and bf16"
     return "use the target ort-cpu"

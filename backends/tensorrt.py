@@ -19,7 +19,7 @@ from typing import Any, ClassVar, NoReturn
 import onnx_ir as ir
 
 from leptonc.backends.base import Payload, PayloadWeight, Progress, Target, ignore_progress
-from leptonc.backends.errors import BuildError, UnsupportedOperatorError, UnsupportedTargetError
+from leptonc.backends.errors import BuildError, UnsupportedOperatorError
 from leptonc.backends.ort_session import saved
 from leptonc.backends.tensorrt_errors import build_refused, builder_died, parser_refused
 from leptonc.backends.tensorrt_operators import Uncovered, find_uncovered
@@ -30,18 +30,17 @@ from leptonc.backends.tensorrt_options import (
     TensorRTOptions,
     choose_flavour,
 )
+from leptonc.backends.tensorrt_preconditions import require_precision
 from leptonc.backends.tensorrt_process import BuildOutcome, BuildRequest, run_builder
 from leptonc.backends.tensorrt_profiles import Ranges, input_ranges
 from leptonc.passes.facts import infer_facts
-from leptonc.passes.graph import all_nodes
 from leptonc.runtime.cuda import Cuda, import_cuda
 from leptonc.runtime.dtypes import ELEMENT_TYPES
 from leptonc.runtime.errors import EngineError, EngineMissingError, EnvironmentProblem
 from leptonc.runtime.plan_check import Host, objections, this_system
 from leptonc.runtime.plan_demands import parse_plan_demands
 
-MAX_OPSET = 24
-_PRECISIONS = ("fp32", "fp16", "bf16", "int8")
+_PRECISIONS = ("fp32", "fp16", "bf16", "int8", "int4")
 _MODULES = {RTX: "tensorrt_rtx_bindings", CLASSIC: "tensorrt"}
 _INSTALL = {
     RTX: "pip install 'leptonc[tensorrt]'",
@@ -88,7 +87,7 @@ class TensorRTBackend:
         """
         flavour = flavour_of(target.tensorrt)
         require_installed(flavour)
-        _require_precision(model, target)
+        require_precision(model, target)
         source = model.clone()
         refuse_uncovered(find_uncovered(source, infer_facts(source), _capabilities(target)))
         profiles = tuple(input_ranges(source, profile) for profile in target.profiles or ({},))
@@ -172,23 +171,6 @@ def check_coverage(
 
 def _capabilities(target: Target) -> tuple[str, ...]:
     return target.tensorrt.capabilities() if flavour_of(target.tensorrt) == RTX else ()
-
-
-def _require_precision(model: ir.Model, target: Target) -> None:
-    quantised = any(node.op_type == "QuantizeLinear" for node in all_nodes(model))
-    if target.precision == "int8" and not quantised:
-        raise UnsupportedTargetError(
-            "the graph is asked for in int8 and quantises nothing",
-            where=target.name,
-            fix="compile a graph with QuantizeLinear and DequantizeLinear, or use -p fp16",
-        )
-    opset = model.opset_imports.get("", 0)
-    if opset > MAX_OPSET:
-        raise UnsupportedTargetError(
-            f"the graph is at opset {opset}; TensorRT reads up to {MAX_OPSET}",
-            where=target.name,
-            fix=f"export it at opset {MAX_OPSET} or lower",
-        )
 
 
 def _request(target: Target, path: Path, profiles: tuple[Ranges, ...]) -> BuildRequest:

@@ -197,6 +197,8 @@ def _attention_refusals(node: ir.Node) -> Iterator[tuple[str, str]]:
 
 def _turing_refusals(node: ir.Node, facts: Facts) -> Iterator[tuple[str, str]]:
     types = {facts.dtype(value) for value in node.outputs}
+    if ir.DataType.INT4 in {facts.dtype(value) for value in node.inputs}:
+        yield "compute capability 7.5 has no 4 bit integers", "use -p int8, or leave out --sm 75"
     if ir.DataType.BFLOAT16 in types:
         yield "compute capability 7.5 has no bfloat16", "use -p fp16, or leave out --sm 75"
     if node.op_type in ("MatMul", "Gemm") and ir.DataType.FLOAT in types:

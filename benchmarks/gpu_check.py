@@ -29,9 +29,11 @@ from gpu_survey import ROOT, Survey, survey
 
 RECIPES = (
     *("digits_cnn", "minilm", "resnet50", "mobilenet_v2", "vit_base", "bert_base", "t5_encoder"),
-    "gpt2",
+    *("t5_decoder", "gpt2", "gpt2_decode"),
 )
 PRECISIONS = ("fp32", "fp16", "bf16")
+# What the engines of `_WITH_INTEGERS` have besides; PyTorch has no such module to race.
+INTEGERS = ("int8", "int4")
 # Each engine with the options that choose it, and what it needs besides a GPU.
 ENGINES: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "ort-cuda": (("-t", "ort-cuda"), ("leptonc", "onnxruntime-cuda")),
@@ -44,6 +46,7 @@ ENGINES: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("leptonc", "tensorrt"),
     ),
 }
+_WITH_INTEGERS = ("tensorrt-rtx", "tensorrt")
 # Exit codes of `leptonc`: what this machine or version does not offer, and wrong answers.
 _NOT_OFFERED = (4, 5)
 _TIMEOUT_S = 3600
@@ -60,7 +63,7 @@ class Check:
         needs: Parts of the survey.
         engine: A key of `ENGINES`, or empty.
         recipe: Of `models/`, or empty.
-        precision: One of `PRECISIONS`, or empty.
+        precision: One of `PRECISIONS` or `INTEGERS`, or empty.
     """
 
     kind: str
@@ -90,18 +93,20 @@ def checks(recipes: Sequence[str] = RECIPES) -> Iterator[Check]:
     """Yield every check, artifacts before the races that they take part in."""
     for recipe in recipes:
         for precision in PRECISIONS:
-            for engine, (_, needs) in ENGINES.items():
-                yield Check(
-                    "numerics",
-                    f"numerics {engine} {recipe} {precision}",
-                    ("gpu", *needs),
-                    engine,
-                    recipe,
-                    precision,
-                )
+            for engine in ENGINES:
+                yield _numerics_check(engine, recipe, precision)
             name = f"latency {recipe} {precision}"
             yield Check("latency", name, ("gpu", "torch"), "", recipe, precision)
+        for precision in INTEGERS:
+            for engine in _WITH_INTEGERS:
+                yield _numerics_check(engine, recipe, precision)
     yield Check("tests", "tests/gpu", ("gpu", "leptonc", "onnxruntime-cuda", "pytest"))
+
+
+def _numerics_check(engine: str, recipe: str, precision: str) -> Check:
+    needs = ("gpu", *ENGINES[engine][1])
+    name = f"numerics {engine} {recipe} {precision}"
+    return Check("numerics", name, needs, engine, recipe, precision)
 
 
 class Runner:

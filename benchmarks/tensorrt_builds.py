@@ -31,7 +31,7 @@ MODELS = (
     "gpt2",
     "gpt2_decode",
 )
-PRECISIONS = ("fp32", "fp16", "bf16", "int8")
+PRECISIONS = ("fp32", "fp16", "bf16", "int8", "int4")
 CAPABILITIES = "86,89,120"
 PATIENCE_S = 900
 
@@ -64,18 +64,19 @@ def _saved() -> dict[str, Row]:
 def build(model: str, precision: str) -> Row:
     """Compile one recipe in one precision; what went wrong is a result like any other."""
     with tempfile.TemporaryDirectory(prefix="tensorrt-builds-") as folder:
-        done = subprocess.run(
-            [
-                *(str(Path(sys.executable).with_name("leptonc")), "compile"),
-                *(str(ROOT / "models" / f"{model}.py"), "-t", "tensorrt", "--flavour", "rtx"),
-                *("-p", precision, "--sm", CAPABILITIES, "--json"),
-                *("-o", str(Path(folder) / "model.lepton")),
-            ],
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=PATIENCE_S,
-        )
+        command = [
+            *(str(Path(sys.executable).with_name("leptonc")), "compile"),
+            *(str(ROOT / "models" / f"{model}.py"), "-t", "tensorrt", "--flavour", "rtx"),
+            *("-p", precision, "--sm", CAPABILITIES, "--json"),
+            *("-o", str(Path(folder) / "model.lepton")),
+        ]
+        try:
+            done = subprocess.run(
+                command, capture_output=True, text=True, check=False, timeout=PATIENCE_S
+            )
+        except subprocess.TimeoutExpired:
+            late = f"the compile did not end within {PATIENCE_S} s on this machine"
+            return {"refused": late, "where": None, "exit": None}
     answer = json.loads(done.stdout)
     if "error" in answer:
         error = answer["error"]

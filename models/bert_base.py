@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from dev_extra import dev_extra
 from random_weights import perturb_constants, seeded
-from text_inputs import token_axes, token_inputs
+from text_inputs import token_axes, token_calibration, token_inputs
 from torch import nn
 
 VOCABULARY = 30522
@@ -57,11 +59,20 @@ def build() -> nn.Module:
 
 def example_inputs() -> dict[str, torch.Tensor]:
     """Return two rows of 16 tokens, each the first and the second of two segments."""
-    inputs = token_inputs(VOCABULARY)
-    second = torch.arange(inputs["input_ids"].shape[1]) >= 8
-    return {**inputs, "token_type_ids": second.to(torch.int64).expand(2, -1).contiguous()}
+    return _in_two_segments(token_inputs(VOCABULARY))
 
 
 def dynamic_shapes() -> dict[str, dict[int, tuple[str, int, int]]]:
     """Return the dynamic axes: batch and sequence."""
     return token_axes("input_ids", "attention_mask", "token_type_ids")
+
+
+def calibration_data() -> Iterator[dict[str, torch.Tensor]]:
+    """Yield seeded tokens; the weights are as random as they are."""
+    return map(_in_two_segments, token_calibration(VOCABULARY))
+
+
+def _in_two_segments(inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    rows, length = inputs["input_ids"].shape
+    second = torch.arange(length) >= length // 2
+    return {**inputs, "token_type_ids": second.to(torch.int64).expand(rows, -1).contiguous()}

@@ -6,10 +6,12 @@ the logits only those that choose the next token.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from dev_extra import dev_extra
 from random_weights import perturb_constants, seeded
-from text_inputs import token_axes, token_inputs
+from text_inputs import token_axes, token_calibration, token_inputs
 from torch import nn
 
 VOCABULARY = 50257
@@ -60,3 +62,8 @@ def example_inputs() -> dict[str, torch.Tensor]:
 def dynamic_shapes() -> dict[str, dict[int, tuple[str, int, int]]]:
     """Return the dynamic axes: batch and sequence."""
     return token_axes("input_ids", "attention_mask")
+
+
+def calibration_data() -> Iterator[dict[str, torch.Tensor]]:
+    """Yield seeded tokens; the weights are as random as they are."""
+    return token_calibration(VOCABULARY)

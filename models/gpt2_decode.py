@@ -5,12 +5,13 @@ The keys and values of the tokens before come in and go out, so that no token is
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from dev_extra import dev_extra
 from random_weights import perturb_constants, seeded
-from text_inputs import BATCH
+from text_inputs import BATCH, CALIBRATION_BATCHES
 from torch import nn
 
 VOCABULARY = 50257
@@ -70,8 +71,12 @@ def build() -> nn.Module:
 
 def example_inputs() -> dict[str, torch.Tensor]:
     """Return a token for each of two rows, after 7 others."""
-    generator = torch.Generator().manual_seed(0)
-    shape = (LAYERS, 2, HEADS, 7, HEAD)
+    return _inputs(7, seed=0)
+
+
+def _inputs(past: int, *, seed: int) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    shape = (LAYERS, 2, HEADS, past, HEAD)
     return {
         "input_ids": torch.randint(1, VOCABULARY, (2, 1), generator=generator),
         "past_keys": torch.randn(shape, generator=generator),
@@ -83,3 +88,9 @@ def dynamic_shapes() -> dict[str, dict[int, tuple[str, int, int]]]:
     """Return the dynamic axes: batch, and the tokens before."""
     past = {1: BATCH, 3: PAST}
     return {"input_ids": {0: BATCH}, "past_keys": past, "past_values": past}
+
+
+def calibration_data() -> Iterator[dict[str, torch.Tensor]]:
+    """Yield seeded tokens and pasts; the weights are as random as they are."""
+    for seed in range(1, CALIBRATION_BATCHES + 1):
+        yield _inputs(16 * seed - 1, seed=seed)

@@ -5,10 +5,12 @@ It reads the states that an encoder gives.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from dev_extra import dev_extra
 from random_weights import perturb_constants, seeded
-from text_inputs import BATCH, SEQUENCE, token_inputs
+from text_inputs import BATCH, CALIBRATION_BATCHES, SEQUENCE, token_inputs
 from torch import nn
 
 VOCABULARY = 32128
@@ -61,10 +63,14 @@ def build() -> nn.Module:
 
 def example_inputs() -> dict[str, torch.Tensor]:
     """Return two rows of 8 tokens, for sources of 16."""
-    source = token_inputs(VOCABULARY)["attention_mask"]
-    generator = torch.Generator().manual_seed(1)
+    return _inputs(8, seed=0)
+
+
+def _inputs(length: int, *, seed: int) -> dict[str, torch.Tensor]:
+    source = token_inputs(VOCABULARY, length=2 * length)["attention_mask"]
+    generator = torch.Generator().manual_seed(seed + 1)
     return {
-        "input_ids": token_inputs(VOCABULARY, length=8)["input_ids"],
+        "input_ids": token_inputs(VOCABULARY, length=length, seed=seed)["input_ids"],
         "encoder_hidden_states": torch.randn(*source.shape, WIDTH, generator=generator),
         "encoder_attention_mask": source,
     }
@@ -78,3 +84,9 @@ def dynamic_shapes() -> dict[str, dict[int, tuple[str, int, int]]]:
         "encoder_hidden_states": {0: BATCH, 1: source},
         "encoder_attention_mask": {0: BATCH, 1: source},
     }
+
+
+def calibration_data() -> Iterator[dict[str, torch.Tensor]]:
+    """Yield seeded tokens and states; the weights are as random as they are."""
+    for seed in range(1, CALIBRATION_BATCHES + 1):
+        yield _inputs(8 * seed, seed=seed)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from dev_extra import dev_extra
-from image_classifier import ImageClassifier, image_axes, image_inputs
+from image_classifier import ImageClassifier, image_axes, image_calibration, image_inputs
 from random_weights import perturb_constants, seeded
 from torch import nn
 
@@ -34,3 +36,8 @@ def example_inputs() -> dict[str, torch.Tensor]:
 def dynamic_shapes() -> dict[str, dict[int, tuple[str, int, int]]]:
     """Return the dynamic axis: batch."""
     return image_axes()
+
+
+def calibration_data() -> Iterator[dict[str, torch.Tensor]]:
+    """Yield seeded images; the weights are as random as they are."""
+    return image_calibration()

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import onnx_ir as ir
 
 from leptonc.passes.errors import PassRefusedError
+from leptonc.passes.integer_weights import WeightLayout
 from leptonc.passes.quantization_plan import (
     CONVOLUTIONS,
     DYNAMIC,
@@ -28,6 +29,11 @@ AUTO = "auto"
 METHODS = (AUTO, STATIC, DYNAMIC, WEIGHT_ONLY)
 INT8, INT4 = "int8", "int4"
 _ORT = frozenset({ORT_CPU, ORT_CUDA})
+# The block by bits: 4 bits need smaller ones to stay accurate.
+_ORT_BLOCKS = {8: 128, 4: 32}
+# DequantizeLinear takes full blocks only. 64 comes first: of the sizes that TensorRT 10 documents
+# it is the more accurate one.
+_FULL_BLOCKS = (64, 32, 16)
 
 
 @dataclass(frozen=True)
@@ -58,7 +64,8 @@ def default_plan(
 
     "auto" makes convolutional networks static. Others are dynamic where the target has that (on a
     CPU ONNX Runtime computes dynamic layers faster and more accurately), and static elsewhere.
-    INT4 is weight-only; so is every embedding table.
+    INT4 is weight-only; so is every embedding table. Off ONNX Runtime, INT4 is for products of
+    matrices whose rows fill blocks; what else there is stays in float.
 
     Args:
         model: The float graph.
@@ -77,6 +84,11 @@ def default_plan(
             "static quantisation needs ranges, and there are none: no data, no INT8",
             fix="give calibration_data() in the recipe, or a table with --calibration",
         )
+    if method == STATIC and quantization.block:
+        raise PassRefusedError(
+            "static quantisation has one scale for each output channel, and no blocks",
+            fix="leave out --block-size, or use --quantization weight-only",
+        )
     nodes = {str(node.outputs[0].name): node for node in model.graph if node.outputs}
     bits = 4 if precision == INT4 else 8
     choices = tuple(
@@ -87,7 +99,7 @@ def default_plan(
     if not plan.quantized:
         reasons = sorted({choice.reason for choice in choices if choice.reason})
         raise PassRefusedError(
-            f"nothing in this graph can be {precision} by the method {method!r} on {target}",
+            f"nothing in this graph can be {precision} by the method {method!r}",
             where="; ".join(reasons) or "it has no convolution, linear layer or table",
             fix="compile it with -p fp32, or choose another --quantization",
         )
@@ -109,7 +121,7 @@ def resolved_method(layers: Sequence[Layer], target: str, precision: str, method
         return WEIGHT_ONLY
     if method == DYNAMIC and target not in _ORT:
         raise PassRefusedError(
-            f"{target} has no integer products with ranges found in each call",
+            "only ONNX Runtime has integer products with ranges found in each call",
             fix="use --quantization static or weight-only",
         )
     if method != AUTO:
@@ -134,7 +146,7 @@ def _choice(
     if layer.operator == TABLE:
         if target in _ORT:
             return LayerChoice(layer.name, WEIGHT_ONLY)
-        return LayerChoice(layer.name, FLOAT, reason=f"{target} has no table of integers")
+        return LayerChoice(layer.name, FLOAT, reason="only ONNX Runtime has tables of integers")
     method = quantization.method
     reason = _obstacle(layer, node, method, target)
     if reason is not None:
@@ -149,16 +161,37 @@ def _choice(
         )
     if method == DYNAMIC:
         return LayerChoice(layer.name, DYNAMIC, block=quantization.block)
+    return _weight_only(layer, node, target, bits, quantization.block)
+
+
+def _weight_only(layer: Layer, node: ir.Node, target: str, bits: int, asked: int) -> LayerChoice:
+    """Return the choice for a layer whose weight alone is in integers.
+
+    Args:
+        layer: A convolution or a product.
+        node: Its node.
+        target: What the graph is for.
+        bits: Of the weight.
+        asked: The block that the user named, or 0.
+    """
     if layer.operator in CONVOLUTIONS:
+        if bits == 4 and target not in _ORT:
+            reason = "only products of matrices have weights in 4 bits"
+            return LayerChoice(layer.name, FLOAT, reason=reason)
         # In blocks or in 4 bits no engine takes the weights of a convolution.
         return LayerChoice(layer.name, WEIGHT_ONLY)
-    block = quantization.block or (_default_block(bits) if target in _ORT else 0)
-    return LayerChoice(layer.name, WEIGHT_ONLY, bits=bits, block=block)
-
-
-def _default_block(bits: int) -> int:
-    """Return the block: 4 bits need smaller ones to stay accurate."""
-    return 32 if bits == 4 else 128
+    if target in _ORT:
+        return LayerChoice(layer.name, WEIGHT_ONLY, bits=bits, block=asked or _ORT_BLOCKS[bits])
+    if bits == 8 and not asked:
+        return LayerChoice(layer.name, WEIGHT_ONLY)
+    layout = WeightLayout.of(node)
+    rows = layout.shape[1 - layout.axis]
+    possible = (asked,) if asked else _FULL_BLOCKS
+    for block in possible:
+        if rows % block == 0:
+            return LayerChoice(layer.name, WEIGHT_ONLY, bits=bits, block=block)
+    sizes = " or ".join(map(str, possible))
+    return LayerChoice(layer.name, FLOAT, reason=f"its {rows} rows do not fill blocks of {sizes}")
 
 
 def _obstacle(layer: Layer, node: ir.Node, method: str, target: str) -> str | None:

@@ -63,3 +63,24 @@ def quantised(zero: int = 0) -> ir.Model:
         model.graph.inputs.remove(value)
         model.graph.register_initializer(value)
     return model
+
+
+def in_blocks(rows: int = 256, columns: int = 256) -> ir.Model:
+    """Return a matrix product whose weight is in INT4, with a scale for each 64 rows."""
+    blocks = rows // 64
+    model = graph(
+        f"g (float[batch,{rows}] x, int4[{rows},{columns}] w, float[{blocks},{columns}] s)"
+        f" => (float[batch,{columns}] y)"
+        "{ d = DequantizeLinear<axis = 0, block_size = 64>(w, s)  y = MatMul(x, d) }"
+    )
+    model.opset_imports[""] = 21
+    generator = np.random.default_rng(0)
+    integers = generator.integers(-7, 8, (rows, columns)).astype(ir.DataType.INT4.numpy())
+    scales = generator.random((blocks, columns), dtype=np.float32) * 0.01 + 0.001
+    tensors = {"w": ir.Tensor(integers, dtype=ir.DataType.INT4), "s": ir.Tensor(scales)}
+    for value in list(model.graph.inputs[1:]):
+        value.const_value = tensors[str(value.name)]
+        value.const_value.name = value.name
+        model.graph.inputs.remove(value)
+        model.graph.register_initializer(value)
+    return model

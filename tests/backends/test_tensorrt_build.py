@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 import pytest
-from tensorrt_graphs import graph, linear, quantised, target
+from tensorrt_graphs import graph, in_blocks, linear, quantised, target
 
 from leptonc.backends import tensorrt_process
 from leptonc.backends.base import ignore_progress
@@ -53,7 +53,9 @@ def test_a_plan_says_what_it_demands(tmp_path, precision):
 
 
 @pytest.mark.parametrize(
-    ("model", "precision"), [(linear, "fp32"), (quantised, "int8")], ids=["fp32", "int8"]
+    ("model", "precision"),
+    [(linear, "fp32"), (quantised, "int8"), (in_blocks, "int4")],
+    ids=["fp32", "int8", "int4"],
 )
 def test_two_builds_give_the_same_bytes(tmp_path, model, precision):
     first, second = (
@@ -105,9 +107,20 @@ def test_symmetric_int8_builds(tmp_path):
     assert len(payload.graph) > 0
 
 
-def test_int8_of_a_graph_without_any_is_refused(tmp_path):
-    with pytest.raises(UnsupportedTargetError, match="quantises nothing"):
-        TensorRTBackend().build(linear(), target("int8"), tmp_path)
+def test_a_plan_keeps_its_weights_in_four_bits(tmp_path):
+    sizes = []
+    for columns in (256, 2304):
+        model = in_blocks(columns=columns)
+        payload = TensorRTBackend().build(model, target("int4"), tmp_path / str(columns))
+        sizes.append(len(payload.graph))
+    # A weight with its scales takes 0.5 + 4/64 bytes; in half width it would be 2.
+    assert sizes[1] - sizes[0] < 256 * 2048 * 0.75
+
+
+@pytest.mark.parametrize("precision", ["int8", "int4"])
+def test_integers_of_a_graph_without_any_are_refused(tmp_path, precision):
+    with pytest.raises(UnsupportedTargetError, match=f"{precision} and quantises nothing"):
+        TensorRTBackend().build(linear(), target(precision), tmp_path)
 
 
 def test_progress_rises_to_the_end(tmp_path):

@@ -108,7 +108,14 @@ def test_the_classic_flavour_has_them(options):
     assert TensorRTOptions(**options).refusal("classic") is None
 
 
-@pytest.mark.parametrize("precision", ["int4", "auto"])
+def test_an_option_of_the_other_flavour_says_what_to_do():
+    options = TensorRTOptions(flavour="rtx", strip_weights=True)
+    with pytest.raises(UnsupportedTargetError, match="--strip-weights") as refused:
+        find_backend(Target("tensorrt", "gpu", tensorrt=options))
+    assert "--flavour classic" in str(refused.value.fix)
+
+
+@pytest.mark.parametrize("precision", ["fp8", "auto"])
 def test_a_precision_that_is_not_built_is_refused(precision):
     with pytest.raises(UnsupportedTargetError, match=precision):
         find_backend(Target("tensorrt", "gpu", precision))

@@ -49,7 +49,7 @@ def test_without_a_gpu_everything_is_listed_as_not_run(tmp_path: Path) -> None:
 def test_every_engine_and_precision_is_checked() -> None:
     found = list(checks(["minilm"]))
     numerics = {(c.engine, c.precision) for c in found if c.kind == "numerics"}
-    assert len(numerics) == 9
+    assert len(numerics) == 9 + 4
     assert [c.kind for c in found].count("latency") == 3
     assert found[-1].kind == "tests"
     assert len({c.name for c in found}) == len(found)

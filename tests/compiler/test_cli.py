@@ -212,7 +212,7 @@ def test_exit_3_is_bad_input(arguments, message, tmp_path, monkeypatch, capfd):
         (["-t", "openvino"], "does not build for 'openvino' yet"),
         (["-t", "tensorrt", "--sm", "90"], "--sm 90: TensorRT for RTX builds for 75, 80"),
         (["-t", "tensorrt", "--flavour", "rtx", "--strip-weights"], "--strip-weights"),
-        (["-t", "tensorrt", "-p", "int4"], "int4"),
+        (["-t", "tensorrt", "-p", "int4", "--sm", "75"], "7.5 has no 4 bit integers"),
         (["-t", "nonsense"], "nonsense"),
     ],
 )

@@ -81,11 +81,27 @@ def test_the_graph_is_proven_and_the_engine_said_not_to_have_run(recipe, capfd, 
     assert describe(out).to_json()["variants"][0]["about"]["backend"] == "tensorrt"
 
 
-def test_the_same_compile_gives_the_same_file(recipe, capfd):
+@pytest.mark.parametrize("precision", ["int8", "int4"])
+def test_weights_alone_are_in_integers(recipe, capfd, precision):
+    path = recipe()
+    out = path.with_name("net.lepton")
+    asked = ("-p", precision, "--quantization", "weight-only")
+    said = answer(capfd, path, "-o", out, *asked, "-t", "ort-cpu")
+    assert [variant["name"] for variant in said["variants"]] == [
+        f"ort-cpu-{precision}",
+        f"tensorrt-{precision}",
+    ]
+    for proof in said["verification"]["variants"]:
+        assert len(proof["trials"]) == 3
+        assert all(0.9 < o["cosine"] < 1 for t in proof["trials"] for o in t["outputs"])
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int4"])
+def test_the_same_compile_gives_the_same_file(recipe, capfd, precision):
     path = recipe()
     files = [path.with_name(f"{number}.lepton") for number in (1, 2)]
     for out in files:
-        answer(capfd, path, "-o", out)
+        answer(capfd, path, "-o", out, "-p", precision)
     assert files[0].read_bytes() == files[1].read_bytes()
 
 

@@ -100,6 +100,26 @@ def test_bounds_contain_the_example_and_agree(built):
     assert "batch" in seen
 
 
+CALIBRATED = ("resnet50", "mobilenet_v2", "vit_base", "bert_base", "t5_encoder", "t5_decoder")
+
+
+@pytest.mark.parametrize("name", [*CALIBRATED, "gpt2", "gpt2_decode"])
+def test_calibration_data_of_random_recipes_is_within_the_bounds(name, recipe):
+    loaded = recipe(name)
+    example, axes = loaded.example_inputs(), loaded.dynamic_shapes()
+    batches = list(loaded.calibration_data())
+    assert len(batches) == 8
+    for batch in batches:
+        assert {key: value.dtype for key, value in batch.items()} == {
+            key: value.dtype for key, value in example.items()
+        }
+        for key, value in batch.items():
+            for axis, (_, low, high) in axes[key].items():
+                assert low <= value.shape[axis] <= high
+    texts = {repr(batch[next(iter(example))].numpy().tobytes()) for batch in [example, *batches]}
+    assert len(texts) == 9
+
+
 @pytest.mark.parametrize("sizes", [{"batch": 1, "sequence": 1}, {"batch": 3, "sequence": 21}])
 def test_forward_answers_at_other_shapes(built, sizes):
     name, loaded, module = built

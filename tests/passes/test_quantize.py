@@ -277,10 +277,47 @@ def test_a_layer_that_the_engine_computes_in_float_is_an_error() -> None:
 
 def test_plans_survive_json() -> None:
     model = chain()
-    plan = default_plan(model, "primitive", "int4", None)
+    plan = default_plan(model, "ort-cpu", "int4", None)
     assert QuantizationPlan.from_json(plan.to_json()) == plan
     with pytest.raises(PlanError, match="not a choice"):
         LayerChoice.from_json({"layer": "c"})
+
+
+def test_four_bits_fill_blocks_off_onnx_runtime() -> None:
+    text = """
+    <ir_version: 9, opset_import: ["" : 20]>
+    net (float[2, 192] x) => (float[2, 10] y) {
+        a = MatMul(x, w1)
+        b = MatMul(a, w2)
+        y = Gemm <transB = 1> (b, w3)
+    }
+    """
+    model = model_of(text, {"w1": (192, 160), "w2": (160, 20), "w3": (10, 20)})
+    x = {"x": np.random.default_rng(2).standard_normal((2, 192)).astype(np.float32)}
+    before = GraphRunner(model)(x)["y"]
+    plan = default_plan(model, "primitive", "int4", None)
+    assert [choice.block for choice in plan.choices] == [64, 32, 0]
+    assert "its 20 rows do not fill blocks of 64 or 32 or 16" in plan["y"].reason
+    apply_plan(model, plan, None, "primitive")
+    integers = [t for t in model.graph.initializers.values() if t.dtype == ir.DataType.INT4]
+    assert [list(each.shape.numpy()) for each in integers] == [[192, 160], [160, 20]]
+    after = GraphRunner(model)(x)["y"]
+    assert 0 < np.linalg.norm(after - before) < 0.3 * np.linalg.norm(before)
+
+
+@pytest.mark.parametrize("precision", ["int8", "int4"])
+def test_a_block_that_no_layer_fills_is_refused(precision: str) -> None:
+    asked = Quantization(method="weight-only", block=256)
+    with pytest.raises(PassRefusedError, match="nothing in this graph") as refused:
+        default_plan(linear(), "primitive", precision, None, asked)
+    assert "48 rows do not fill blocks of 256" in str(refused.value.where)
+
+
+def test_static_layers_have_no_blocks() -> None:
+    model = linear()
+    ranges = ranges_of(model, {"x": np.ones((2, 48), np.float32)})
+    with pytest.raises(PassRefusedError, match="no blocks"):
+        default_plan(model, "primitive", "int8", ranges, Quantization(block=16))
 
 
 def test_layers_have_sizes_and_names() -> None:
