@@ -22,7 +22,7 @@ from leptonc.compiler.accuracy_search import MOST_EVALUATIONS, Evaluation, Searc
 from leptonc.compiler.errors import GateError
 from leptonc.compiler.figures import Yardstick
 from leptonc.compiler.goals import Goal
-from leptonc.compiler.layer_seconds import layer_seconds
+from leptonc.compiler.layer_seconds import estimated_seconds, layer_seconds
 from leptonc.compiler.payload_runner import node_seconds
 from leptonc.compiler.plan_errors import plan_errors
 from leptonc.compiler.recovery import round_weights
@@ -47,6 +47,8 @@ class QuantizedSubject:
         build: Makes the engine's graph of a copy of `model` under a plan; under a plan without
             choices the float graph.
         engine: What the measurements depend on beside the graph: target and versions.
+        timed: Whether what `build` makes is what runs later, so that its times mean something.
+            Otherwise the multiplications of a layer stand for them.
     """
 
     model: ir.Model
@@ -54,6 +56,7 @@ class QuantizedSubject:
     ranges: Ranges | None
     build: Callable[[QuantizationPlan], Payload]
     engine: Mapping[str, str]
+    timed: bool = True
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,7 +159,9 @@ class _Work:
     def seconds(
         self, plan: QuantizationPlan, inputs: Mapping[str, np.ndarray]
     ) -> Mapping[str, float]:
-        """Return the seconds of each layer in the graph of a plan."""
+        """Return the seconds of each layer in the graph of a plan, or an estimate of them."""
+        if not self._subject.timed:
+            return estimated_seconds(self._subject.model, plan)
         payload = self._subject.build(plan)
         return layer_seconds(payload.model(), self._layers, node_seconds(payload, inputs))
 
@@ -210,6 +215,8 @@ class _Work:
     ) -> dict[str, Any]:
         """Return what the manifest keeps."""
         entry: dict[str, Any] = {"layers": layer_table(plan, self._layers, measured)}
+        if measured is not None:
+            entry["latency"] = "measured" if self._subject.timed else "estimated"
         if result is not None:
             entry["goals"] = [goal.text for goal in self._options.goals]
             entry["reached"] = result.reached

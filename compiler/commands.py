@@ -103,7 +103,11 @@ def leptonc() -> None:
 @click.option(
     "--dry-run", is_flag=True, help="Say what TensorRT takes of the graph; build nothing."
 )
-@click.option("--explain", is_flag=True, help="Show what each pass did, and what it nearly did.")
+@click.option(
+    "--explain",
+    is_flag=True,
+    help="Show what each pass did and nearly did, and what each quantised layer costs.",
+)
 @click.option("--no-verify", "verify", flag_value=False, default=None, help="Ship unproven.")
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
 @json_option
@@ -127,7 +131,7 @@ def compile(
     settings = resolve_settings(source, flags)
     from leptonc.compiler.compile_view import echo_settings, print_result
     from leptonc.compiler.driver import compile_model
-    from leptonc.compiler.explain import render
+    from leptonc.compiler.explain import explanation
     from leptonc.compiler.stages import Stages, progress_stream
 
     console = None if quiet or as_json else Console(file=progress_stream(), soft_wrap=True)
@@ -144,7 +148,8 @@ def compile(
         if debug and stages.chatter.text:
             click.echo(stages.chatter.text, err=True)
         if explain and manifest:
-            render(manifest["passes"], manifest["plugins"], Console(stderr=True, soft_wrap=True))
+            explained = explanation(settings.output, manifest)
+            explained.render(Console(stderr=True, soft_wrap=True))
         raise
     if as_json:
         print_json(result.to_json())
@@ -152,7 +157,7 @@ def compile(
     if not quiet:
         print_result(result, terminal())
     if explain:
-        render(manifest["passes"], manifest["plugins"], terminal())
+        explanation(settings.output, manifest).render(terminal())
 
 
 def _dry_run(settings: CompileSettings, stages: Stages, *, as_json: bool) -> None:
@@ -167,7 +172,9 @@ def _dry_run(settings: CompileSettings, stages: Stages, *, as_json: bool) -> Non
 @leptonc.command()
 @click.argument("artifact", type=click.Path(path_type=Path))
 @click.option(
-    "--passes", is_flag=True, help="Show what each pass did and nearly did, and nothing else."
+    "--passes",
+    is_flag=True,
+    help="Show what passes did and nearly did, and how layers are quantised; nothing else.",
 )
 @json_option
 @debug_option

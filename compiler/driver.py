@@ -80,6 +80,7 @@ class CompileResult:
             ],
             "passes": self.manifest["passes"],
             "plugins": self.manifest["plugins"],
+            "quantization": self.manifest.get("quantization", {}),
             "fingerprint": self.manifest["source"]["fingerprint"],
             "peak_bytes": self.peak_bytes,
             "builds": {name: dict(figures) for name, figures in self.builds.items()},
@@ -123,8 +124,7 @@ def compile_model(
                 backend.build(each.model, each.target, folder, stages.progress)
                 for backend, each in zip(backends, lowered, strict=True)
             ]
-        about = [each.about for each in rewritten if each.about]
-        manifest = _manifest(subject, payloads, lowered) | (about[0] if about else {})
+        manifest = _manifest(subject, payloads, lowered) | _quantization(payloads, rewritten)
         if on_rewritten is not None:
             on_rewritten(manifest)
         built = tuple(zip(lowered, payloads, strict=True))
@@ -311,6 +311,16 @@ def _manifest(
             "tools": _tool_versions(),
         },
     }
+
+
+def _quantization(payloads: Sequence[Payload], rewritten: Sequence[Rewritten]) -> dict[str, Any]:
+    """Return how the layers of each quantised variant are computed, by its name."""
+    found = {
+        payload.variant["name"]: each.about
+        for payload, each in zip(payloads, rewritten, strict=True)
+        if each.about
+    }
+    return {"quantization": found} if found else {}
 
 
 def _integers(payloads: Sequence[Payload]) -> dict[str, Any]:

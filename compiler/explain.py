@@ -19,6 +19,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from leptonc.compiler.inspection_view import origin_text
+from leptonc.compiler.quantization_view import render_quantization
 from leptonc.runtime.artifact import open_artifact
 from leptonc.runtime.errors import InputError
 
@@ -85,12 +86,16 @@ class Explanation:
         compiled_by: The version of leptonc.
         passes: The entries of the manifest.
         plugins: The passes of other distributions that took part.
+        quantization: How the layers of each quantised variant are computed, by its name.
+        integers: What the engine reads each integer weight with, by variant and layer.
     """
 
     path: str
     compiled_by: str
     passes: tuple[Entry, ...]
     plugins: tuple[Entry, ...]
+    quantization: Entry
+    integers: Entry
 
     def to_json(self) -> dict[str, object]:
         """Return the one object that `--json` prints."""
@@ -99,6 +104,7 @@ class Explanation:
     def render(self, console: Console) -> None:
         """Print it for people."""
         render(self.passes, self.plugins, console)
+        render_quantization(self.quantization, self.integers, console)
 
 
 def explain(path: Path) -> Explanation:
@@ -117,15 +123,27 @@ def explain(path: Path) -> Explanation:
     with open_artifact(path) as artifact:
         artifact.verify()
         manifest = artifact.manifest.raw
-    entries = tuple(manifest.get("passes", ()))
-    if not all({"fired", "refused"} <= entry.keys() for entry in entries):
+    explained = explanation(path, manifest)
+    if not all({"fired", "refused"} <= entry.keys() for entry in explained.passes):
         raise InputError(
             f"the artifact was compiled by leptonc {manifest['leptonc']}, which did not record "
             "where its passes fired",
             where=str(path),
             fix="compile it again, or see the counts with leptonc inspect",
         )
-    return Explanation(str(path), manifest["leptonc"], entries, tuple(manifest.get("plugins", ())))
+    return explained
+
+
+def explanation(path: Path, manifest: Mapping[str, Any]) -> Explanation:
+    """Return what a manifest, finished or not yet written, says of the passes and the layers."""
+    return Explanation(
+        str(path),
+        manifest["leptonc"],
+        tuple(manifest.get("passes", ())),
+        tuple(manifest.get("plugins", ())),
+        manifest.get("quantization", {}),
+        manifest.get("evidence", {}).get("integers", {}),
+    )
 
 
 def render(entries: Sequence[Entry], plugins: Sequence[Entry], console: Console) -> None:

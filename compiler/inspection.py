@@ -92,6 +92,7 @@ class Inspection:
         variants: One per payload.
         passes: What each pass did, as in the manifest.
         plugins: The passes of other distributions among them, as in the manifest.
+        quantization: How each layer of each quantised variant is computed, as in the manifest.
         evidence: What the compiler saw, as in the manifest.
         sections: The layout of the file.
     """
@@ -107,6 +108,7 @@ class Inspection:
     variants: tuple[VariantSize, ...]
     passes: tuple[Mapping[str, Any], ...]
     plugins: tuple[Mapping[str, Any], ...]
+    quantization: Mapping[str, Any]
     evidence: Mapping[str, Any]
     sections: tuple[SectionSize, ...]
 
@@ -155,6 +157,7 @@ def _describe_artifact(path: Path) -> Inspection:
         variants=_variants(path, manifest["variants"]),
         passes=tuple(manifest.get("passes", ())),
         plugins=tuple(manifest.get("plugins", ())),
+        quantization=manifest.get("quantization", {}),
         evidence=manifest.get("evidence", {}),
         sections=sections,
     )
@@ -219,6 +222,7 @@ def _describe_onnx(path: Path) -> Inspection:
         variants=(whole,),
         passes=(),
         plugins=(),
+        quantization={},
         evidence={},
         sections=(),
     )

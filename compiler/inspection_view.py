@@ -9,7 +9,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-# Rows of the tables of operators and weights; `--json` has them all.
+from leptonc.compiler.quantization_view import render_quantization
+
+# Rows of the tables of layers, operators and weights; `--json` has them all.
 ROWS = 10
 HASHES = {True: "every hash is intact", False: "this kind of file carries no hashes"}
 
@@ -23,6 +25,8 @@ def render(record: Mapping[str, Any], console: Console) -> None:
         _section(console, title, _about(variant))
         _section(console, f"{title}: operators", _operators(variant["operators"]))
         _section(console, f"{title}: weights", _weights(variant["weights"]))
+    integers = record["evidence"].get("integers", {})
+    render_quantization(record["quantization"], integers, console, most=ROWS)
     if record["passes"]:
         _section(console, "passes", _passes(record["passes"]))
     if record["plugins"]:

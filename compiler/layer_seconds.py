@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 import onnx_ir as ir
 
 from leptonc.passes.constants import constant
-from leptonc.passes.quantization_plan import Layer
+from leptonc.passes.quantization_plan import (
+    CONVOLUTIONS,
+    DYNAMIC,
+    STATIC,
+    TABLE,
+    Layer,
+    QuantizationPlan,
+    layer_of,
+)
 
 # They turn the input of a layer into integers and its output back.
 CONVERSIONS = frozenset(
     {"DynamicQuantizeLinear", "QuantizeLinear", "DequantizeLinear", "Cast", "Mul"}
 )
+# What the engine's own rewrites at load put behind the names of nodes and tensors.
+_REARRANGED = re.compile(r"(_token_\d+|_nchwc)$")
 
 
 def layer_seconds(
@@ -27,16 +39,63 @@ def layer_seconds(
     Args:
         model: The graph that was timed, as the engine runs it.
         layers: Of the float graph that it was made from.
-        seconds: By node name.
+        seconds: By the name that the engine reports. Where it rearranges convolutions as it loads
+            the graph, that is `node_token_3`, or `output_nchwc` after the tensor that is made.
     """
     owners = _owners(model, layers)
+    by_node = _by_node(model, seconds)
     found: defaultdict[str, float] = defaultdict(float)
     for node in model.graph:
-        taken = seconds.get(node.name or "", 0.0)
+        taken = by_node.get(node, 0.0)
         near = owners.get(node) or (_neighbours(node, owners) if _converts(node) else set())
         for name in near:
             found[name] += taken / len(near)
     return {layer.name: found[layer.name] for layer in layers}
+
+
+def estimated_seconds(model: ir.Model, plan: QuantizationPlan) -> dict[str, float]:
+    """Return an estimate of what each layer takes, for engines that cannot run here.
+
+    It is the number of multiplications, with sizes that are not known as 1, at a rate of 10^12 in
+    a second, and twice that where both operands are integers.
+    """
+    found: dict[str, float] = {}
+    choices = {choice.layer: choice for choice in plan.choices}
+    for node in model.graph:
+        layer = layer_of(node)
+        if layer is None:
+            continue
+        choice = choices.get(layer.name)
+        in_integers = choice is not None and choice.method in (STATIC, DYNAMIC)
+        count = 0 if layer.operator == TABLE else layer.parameters * _positions(node)
+        found[layer.name] = count / (2e12 if in_integers else 1e12)
+    return found
+
+
+def _positions(node: ir.Node) -> int:
+    """Return at how many places the weight of a node is applied, as far as that is known."""
+    shape = node.outputs[0].shape
+    if node.op_type == "ConvTranspose":
+        shape = node.inputs[0].shape if node.inputs[0] is not None else None
+    if shape is None:
+        return 1
+    sizes = shape[2:] if node.op_type in CONVOLUTIONS else shape[:-1]
+    return math.prod(size for size in sizes if isinstance(size, int))
+
+
+def _by_node(model: ir.Model, seconds: Mapping[str, float]) -> dict[ir.Node, float]:
+    """Return the seconds of each node, whatever name the engine runs it under."""
+    by_name = {node.name: node for node in model.graph}
+    by_output = {value.name: node for node in model.graph for value in node.outputs}
+    found: defaultdict[ir.Node, float] = defaultdict(float)
+    for name, taken in seconds.items():
+        plain = _REARRANGED.sub("", name)
+        node = by_name.get(name) or by_name.get(plain)
+        if node is None and plain != name:
+            node = by_output.get(plain)
+        if node is not None:
+            found[node] += taken
+    return found
 
 
 def _owners(model: ir.Model, layers: Sequence[Layer]) -> dict[ir.Node, set[str]]:

@@ -23,6 +23,9 @@ from leptonc.compiler.stages import Stages
 from leptonc.compiler.verify import Trial
 from leptonc.passes.quantization_plan import QuantizationPlan
 
+# Its graphs run, and are timed, on the machine that compiles. The others are built once, when the
+# plan is settled; until then their graphs with Q and DQ run on the CPU, as they are proven there.
+TIMED_BACKEND = "ort"
 ENGINES = ("onnxruntime", "numpy", "leptonc")
 
 
@@ -67,6 +70,7 @@ def settle(
         floats.ranges,
         _Candidates(floats, target, backend, folder),
         _engine(target),
+        timed=target.backend == TIMED_BACKEND and target.device == "cpu",
     )
     options = AccuracyOptions(
         settings.goals,
@@ -89,7 +93,9 @@ class _Candidates:
 
     def __call__(self, plan: QuantizationPlan) -> Payload:
         model, _ = quantized(self._floats, plan, self._target)
-        folder = self._folder / f"candidate-{next(self._numbers)}"
+        if self._target.backend != TIMED_BACKEND:
+            return Payload({"options": {}}, b"", (), {}, model)
+        folder = self._folder / f"candidate-{self._target.name}-{next(self._numbers)}"
         folder.mkdir()
         return self._backend.build(model, self._target, folder)
 

@@ -28,7 +28,7 @@ class Rewritten:
 
     Attributes:
         lowered: The graph, and what led to it.
-        about: What the manifest says of its quantisation.
+        about: What the manifest says of its quantisation; empty where there is none.
         settled: How its plan was settled; None where nothing is quantised.
     """
 
@@ -86,4 +86,4 @@ def rewrite(
     about = account(settings, floats, settled.plan)
     passes = (*before, *floats.passes, *done)
     lowered = Lowered(target, made, passes)
-    return Rewritten(lowered, {"quantization": settled.joined(about)}, settled)
+    return Rewritten(lowered, settled.joined(about), settled)

@@ -71,7 +71,7 @@ def test_goals_are_kept_and_the_manifest_says_how(recipe, tmp_path):
     goals = {"max_error": "sqnr=25", "evaluate": "agreement", "max_drop": "10%"}
     result = compile_model(settings_for(recipe, tmp_path, **goals))
     with load(result.artifact) as session:
-        entry = session.manifest["quantization"]
+        entry = session.manifest["quantization"]["ort-cpu-int8"]
     assert entry["reached"] is True
     assert entry["goals"] == ["sqnr=25", "evaluate agreement, drop 10%"]
     assert entry["figures"]["sqnr=25"] >= 25
@@ -93,7 +93,7 @@ def test_a_goal_out_of_reach_leaves_the_best_effort_and_a_table(recipe, tmp_path
     best = tmp_path / "two.best-effort.lepton"
     assert str(best) in str(caught.value.where)
     with load(best) as session:
-        entry = session.manifest["quantization"]
+        entry = session.manifest["quantization"]["ort-cpu-int8"]
         session.run({"x": np.zeros((1, 64), np.float32)})
     assert entry["reached"] is False
     for row in entry["layers"]:

@@ -154,7 +154,8 @@ def test_inspect_shows_the_passes_of_an_artifact(compiled, capfd):
     assert "identities" in out and "nodes removed" in out
     assert main(["inspect", "--passes", "--json", str(compiled)]) == 0
     answer = json.loads(capfd.readouterr().out)
-    assert sorted(answer) == ["compiled_by", "passes", "path", "plugins"]
+    passes = ["passes", "path", "plugins", "quantization"]
+    assert sorted(answer) == ["compiled_by", "integers", *passes]
     assert answer["passes"][0]["counts"]["identities"] == 1
     assert main(["inspect", "--json", str(compiled)]) == 0
     assert json.loads(capfd.readouterr().out)["passes"] == answer["passes"]

@@ -88,7 +88,7 @@ def test_the_command_writes_an_artifact_that_says_how_each_layer_runs(digits, tm
     answer = json.loads(capsys.readouterr().out)
     assert [variant["precision"] for variant in answer["variants"]] == ["int8"]
     session = load(output)
-    about = session.manifest["quantization"]
+    about = session.manifest["quantization"]["ort-cpu-int8"]
     assert {layer["method"] for layer in about["layers"]} == {"static"}
     operators = session.manifest["evidence"]["integers"]["ort-cpu-int8"]
     assert sorted(operators.values()) == ["QGemm", "QLinearConv", "QLinearConv", "QLinearConv"]
