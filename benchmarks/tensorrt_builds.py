@@ -113,6 +113,8 @@ recipe's dimensions: one plan with code for compute capabilities 8.6, 8.9 and 12
 peak memory are those of the process that builds, on one core of a CPU without a GPU; other work ran
 on the machine, so take the seconds as a rough figure. SQNR is the lowest of all outputs and shapes,
 of the graph that the builder was given, run on ONNX Runtime's CPU, against the PyTorch module.
+int8 is static, with ranges from the recipe's own data; int4 holds the weights of products in 4 bits,
+and nothing else: convolutions, embedding tables and activations are in float32.
 **No plan here has run**: that needs a GPU (`leptonc verify`, `make gpu-check`).
 
 | model | precision | build s | plan MB | peak MB | layers | SQNR dB |

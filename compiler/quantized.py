@@ -18,6 +18,7 @@ from leptonc.passes.base import PassStats
 from leptonc.passes.clean import Clean
 from leptonc.passes.default_plan import default_plan, resolved_method
 from leptonc.passes.fingerprint import fingerprint
+from leptonc.passes.observed import with_rearranged
 from leptonc.passes.pipeline import run_on_valid
 from leptonc.passes.plugins import Plugin
 from leptonc.passes.quantization_plan import STATIC, QuantizationPlan, find_layers
@@ -92,6 +93,8 @@ def float_graph(
     if canonical is not None and method == STATIC:
         with stages.stage("observe", "run the model over the calibration data"):
             ranges = _observed(canonical, source, report)
+    if ranges is not None:
+        ranges = with_rearranged(ranges, model)
     plan = default_plan(model, graph, target.precision, ranges, asked)
     return FloatGraph(model, ranges, plan, (*done, *fused, *split))
 

@@ -10,12 +10,13 @@ The sum of attention scores and their mask never becomes integers, and may hold 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import onnx_ir as ir
 
 from leptonc.passes.constants import constant
 from leptonc.passes.facts import Facts
+from leptonc.passes.ranges import Ranges
 
 CONVOLUTIONS = frozenset({"Conv", "ConvTranspose"})
 PRODUCTS = frozenset({"MatMul", "Gemm"})
@@ -92,6 +93,32 @@ def root(value: ir.Value) -> ir.Value:
             break
         value = source
     return value
+
+
+def with_rearranged(ranges: Ranges, model: ir.Model) -> Ranges:
+    """Return `ranges` with the inputs of the layers of `model` that fusion rearranged.
+
+    A rewrite may put a Reshape between an observed tensor and the layer that reads it, which has
+    then an input of a new name and the same elements.
+
+    Args:
+        ranges: Of the canonical graph.
+        model: The graph after fusion; unchanged.
+    """
+    values = [*model.graph.inputs, *(out for node in model.graph for out in node.outputs)]
+    known: dict[ir.Value, str] = {}
+    for value in values:
+        if str(value.name) in ranges:
+            known.setdefault(root(value), str(value.name))
+    aliases = dict(ranges.aliases)
+    for node in model.graph:
+        if node.op_type not in CONVOLUTIONS | PRODUCTS or node.domain or node.inputs[0] is None:
+            continue
+        value = node.inputs[0]
+        if str(value.name) not in ranges and root(value) in known:
+            found = known[root(value)]
+            aliases[str(value.name)] = ranges.aliases.get(found, found)
+    return replace(ranges, aliases=aliases)
 
 
 class _Search:

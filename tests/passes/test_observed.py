@@ -7,7 +7,10 @@ import onnx_ir as ir
 import pytest
 
 from leptonc.passes.facts import infer_facts
-from leptonc.passes.observed import observed_tensors
+from leptonc.passes.fingerprint import fingerprint
+from leptonc.passes.observed import observed_tensors, with_rearranged
+from leptonc.passes.ranges import Ranges
+from leptonc.passes.tensor_range import observe
 
 
 def with_weights(model, **shapes):
@@ -122,3 +125,25 @@ def test_only_floats_are_looked_at(parse):
 def test_an_operator_of_another_domain_is_left_alone(parse):
     model = parse("g (float[n,4] x, float[4,3] w) => (float[n,3] y) { y = test.MatMul(x, w) }")
     assert looked_at(model) == ({}, {})
+
+
+def test_what_fusion_rearranged_has_the_range_of_what_it_was(parse):
+    canonical = graph(
+        parse, "float[2,3,6] x", "float[2,3,4] y", "h = Exp(x) y = MatMul(h, w)", w=(6, 4)
+    )
+    tensors, aliases = observed_tensors(canonical, infer_facts(canonical))
+    seen = {each.name: observe(np.full((2, 3, 6), 2.5, np.float32)) for each in tensors}
+    ranges = Ranges(fingerprint(canonical), 1, 0, seen, aliases)
+    fused = graph(
+        parse,
+        "float[2,3,6] x, int64[2] rows, int64[3] back",
+        "float[2,3,4] y",
+        "h = Exp(x) r = Reshape(h, rows) g = Gemm(r, w) e = Exp(g) f = Gemm(e, v) y = Reshape(f, back)",
+        w=(6, 4),
+        v=(4, 4),
+    )
+    assert "r" not in ranges
+    found = with_rearranged(ranges, fused)
+    assert found.range("r") == found.range("h")
+    # Exp changes elements: nothing is known of what it gives.
+    assert "e" not in found
