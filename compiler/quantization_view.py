@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, JustifyMethod
 from rich.markup import escape
 from rich.table import Table
 
 Account = Mapping[str, Any]
+RIGHT = frozenset({"SQNR", "time"})
+WIDEST = 10_000
 
 
 def render_quantization(
@@ -35,7 +37,7 @@ def render_quantization(
         shown = rows if most is None else sorted(rows, key=_weight)[:most]
         console.print()
         console.print(f"[bold]{escape(f'layers of {variant}')}[/]: {escape(_summary(account))}")
-        console.print(_table(shown, integers.get(variant, {})))
+        console.print(_table(shown, integers.get(variant, {}), console), crop=False)
         if len(shown) < len(rows):
             console.print(f"and {len(rows) - len(shown)} more; --json has them all")
 
@@ -60,38 +62,47 @@ def _summary(account: Account) -> str:
     return ", ".join(parts)
 
 
-def _table(rows: list[Mapping[str, Any]], ran: Mapping[str, str]) -> Table:
+def _table(rows: Sequence[Mapping[str, Any]], ran: Mapping[str, str], console: Console) -> Table:
+    cells = [_cells(row, ran.get(row["layer"], "")) for row in rows]
     table = Table(box=None, pad_edge=False)
-    for name in ("layer", "operator", "precision", "method", "weight", "range"):
-        table.add_column(name, overflow="fold")
-    for name in ("SQNR dB", "time"):
-        table.add_column(name, justify="right", overflow="fold")
-    for name in ("runs as", "because"):
-        table.add_column(name, overflow="fold")
-    for row in rows:
-        table.add_row(*map(escape, _cells(row, ran.get(row["layer"], ""))))
+    for title in cells[0] if cells else ():
+        # A column that says nothing of any layer is left out.
+        if any(row[title] for row in cells):
+            side: JustifyMethod = "right" if title in RIGHT else "left"
+            table.add_column(title, justify=side, no_wrap=True)
+    for row in cells:
+        table.add_row(*(escape(row[str(column.header)]) for column in table.columns))
+    # As wide as it is: the name of a layer that is folded can be neither searched for nor copied.
+    wide = console.options.update(width=WIDEST)
+    table.width = table.__rich_measure__(console, wide).maximum
     return table
 
 
-def _cells(row: Mapping[str, Any], ran: str) -> tuple[str, ...]:
+def _cells(row: Mapping[str, Any], ran: str) -> dict[str, str]:
     is_float = row["method"] == "float"
     weight = "" if is_float else row["rounding"]
     if row.get("block"):
         weight += f", blocks of {row['block']}"
     if "bias" in row:
         weight += f", bias {row['bias']}"
-    held = row.get("range")
     share = row.get("latency_share")
     measured = row.get("sqnr_db")
-    return (
-        row["layer"],
-        row["operator"],
-        "float32" if is_float else f"int{row['bits']}",
-        row["method"],
-        weight,
-        "" if held is None else f"{held['low']:.4g} .. {held['high']:.4g} ({row['range_method']})",
-        "" if measured is None else f"{measured:.1f}",
-        "" if share is None else f"{share:.1%}",
-        ran,
-        row.get("reason", ""),
-    )
+    return {
+        "layer": row["layer"],
+        "operator": row["operator"],
+        "precision": "float32" if is_float else f"int{row['bits']}",
+        "method": row["method"],
+        "weight": weight,
+        "range": _range(row),
+        "SQNR": "" if measured is None else f"{measured:.1f} dB",
+        "time": "" if share is None else f"{share:.1%}",
+        "runs as": ran,
+        "because": row.get("reason", ""),
+    }
+
+
+def _range(row: Mapping[str, Any]) -> str:
+    held = row.get("range")
+    if held is None:
+        return "of each call" if row["method"] == "dynamic" else ""
+    return f"{held['low']:.4g} .. {held['high']:.4g} ({row['range_method']})"
