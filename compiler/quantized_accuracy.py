@@ -76,9 +76,15 @@ def settle(
         settings.goals,
         settings.recovery,
         measure,
-        settings.output.with_name(f"{settings.output.name}.search.json"),
+        _state_path(settings, target),
     )
     return floats, settle_plan(subject, options, source, trials, samples, stages=stages)
+
+
+def _state_path(settings: CompileSettings, target: Target) -> Path:
+    """Return where a search keeps its measurements: each of several targets has its own file."""
+    own = f".{target.name}" if len(settings.target) > 1 else ""
+    return settings.output.with_name(f"{settings.output.name}{own}.search.json")
 
 
 class _Candidates:
