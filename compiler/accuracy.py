@@ -20,7 +20,7 @@ from leptonc.compiler.figures import Yardstick
 from leptonc.compiler.payload_runner import PayloadRunner
 from leptonc.compiler.search_state import SearchState
 from leptonc.compiler.sensitivity import LayerError
-from leptonc.passes.quantization_plan import FLOAT, Layer, QuantizationPlan
+from leptonc.passes.quantization_plan import FLOAT, WEIGHT_ONLY, Layer, QuantizationPlan
 
 Build = Callable[[QuantizationPlan], Payload]
 # Gets the number of evaluations made, and the last one.
@@ -49,7 +49,8 @@ class Measured:
         """Return the cost of each layer that the plan quantises and that was measured.
 
         Where the two times differ by less than chance does, the quantised form counts as a
-        little faster: it is smaller, too.
+        little faster: it is smaller, too. So does a layer that stores its weight alone in
+        integers, whatever it takes: it is asked for its size.
         """
         least = CHANCE * sum(self.float_seconds.values())
         found: list[LayerCost] = []
@@ -57,7 +58,7 @@ class Measured:
             if choice.layer not in self.errors:
                 continue
             saved = self.float_seconds[choice.layer] - self.plan_seconds[choice.layer]
-            if abs(saved) < least:
+            if abs(saved) < least or (choice.method == WEIGHT_ONLY and saved < least):
                 saved = least
             noise = self.errors[choice.layer].relative
             found.append(LayerCost(choice.layer, _rounded(noise), _rounded(saved)))

@@ -9,11 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from leptonc.compiler.accuracy import Measured
 from leptonc.compiler.accuracy_search import Evaluation, LayerCost
 from leptonc.compiler.driver import compile_model
 from leptonc.compiler.errors import CalibrationError, GateError, UsageError
 from leptonc.compiler.search_state import SearchState
+from leptonc.compiler.sensitivity import LayerError
 from leptonc.compiler.settings import CompileSettings, resolve_settings
+from leptonc.passes.quantization_plan import LayerChoice, QuantizationPlan
 from leptonc.runtime import load
 
 RECIPE = """
@@ -182,3 +185,22 @@ def test_settings_files_hold_goals(tmp_path):
     assert isinstance(settings, CompileSettings)
     assert [goal.text for goal in settings.goals] == ["evaluate loss:min, drop 0.3"]
     assert settings.recovery is False
+
+
+def test_a_layer_that_is_asked_for_its_size_is_not_given_up_for_its_time():
+    plan = QuantizationPlan(
+        (
+            LayerChoice("slow", "dynamic"),
+            LayerChoice("small", "weight-only", bits=4, block=32),
+            LayerChoice("fast", "dynamic"),
+        )
+    )
+    error = LayerError(1.0, 0.01)
+    names = [choice.layer for choice in plan.choices]
+    measured = Measured(
+        dict.fromkeys(names, error),
+        {"slow": 1.0, "small": 1.0, "fast": 1.0},
+        {"slow": 2.0, "small": 2.0, "fast": 0.5},
+    )
+    saved = {cost.layer: cost.saved for cost in measured.costs(plan)}
+    assert saved["slow"] < 0 < saved["small"] < saved["fast"]
