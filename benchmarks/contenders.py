@@ -7,6 +7,7 @@ without leptonc has a digest of its own and outlives a change in leptonc.
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import json
 import subprocess
@@ -108,6 +109,40 @@ def race_command(
         **limits,
     }
     return [sys.executable, str(HERE / "race.py"), json.dumps(race)]
+
+
+def pooled_races(
+    case: Case,
+    contenders: Mapping[str, Path],
+    options: argparse.Namespace,
+    *,
+    least_rounds: int,
+) -> tuple[dict[str, list[float]], list[dict[str, Any]]]:
+    """Return the seconds of each contender over races in several processes, and the races.
+
+    Args:
+        case: The recipe and its size.
+        contenders: Artifacts and graphs by name.
+        options: With `threads`, `rounds`, `seconds` and `processes`.
+        least_rounds: In each process, however slow the model is.
+    """
+    races = [
+        answer(
+            race_command(
+                case,
+                contenders,
+                threads=options.threads,
+                rounds=options.rounds,
+                seed=seed,
+                seconds=options.seconds,
+                least_rounds=least_rounds,
+                least_calls=1,
+            )
+        )
+        for seed in range(options.processes)
+    ]
+    pooled = {name: [s for race in races for s in race["blocks"][name]] for name in contenders}
+    return pooled, races
 
 
 def _folder(name: str, *sources: str) -> Path:

@@ -23,7 +23,7 @@ import onnx
 import options as options_of
 import tables
 from cases import OPTIMIZERS, Case
-from contenders import HERE, WORK, answer, our_folder, prepare, race_command
+from contenders import HERE, WORK, our_folder, pooled_races, prepare
 from ratios import Ratio, paired
 
 TRANSFORMERS = ("bert_base", "minilm", "vit_base", "t5_encoder", "gpt2")
@@ -177,22 +177,7 @@ def _difference(found: Path, expected: Path) -> float:
 
 def _race(case: Case, paths: Mapping[str, Path], options: argparse.Namespace) -> dict[str, Any]:
     print(f"racing {case.recipe} {case.size}: {', '.join(paths)}", file=sys.stderr)
-    races = [
-        answer(
-            race_command(
-                case,
-                paths,
-                threads=options.threads,
-                rounds=options.rounds,
-                seed=seed,
-                seconds=options.seconds,
-                least_rounds=LEAST_ROUNDS,
-                least_calls=1,
-            )
-        )
-        for seed in range(options.processes)
-    ]
-    pooled = {name: [s for race in races for s in race["blocks"][name]] for name in paths}
+    pooled, races = pooled_races(case, paths, options, least_rounds=LEAST_ROUNDS)
     ratios = {
         name: vars(paired(pooled["leptonc"], pooled[name])) for name in paths if name != "leptonc"
     }

@@ -21,7 +21,7 @@ import numpy as np
 import options as options_of
 import tables
 from cases import QUANTIZATION, Case, arrays
-from contenders import HERE, ROOT, answer, our_folder, prepare, race_command
+from contenders import HERE, ROOT, our_folder, pooled_races, prepare
 from quantize_with import OPTIMISED, PEERS
 from race import NO_SKIP
 from ratios import Ratio, paired
@@ -167,22 +167,7 @@ def _sqnr(folder: Path, tool: str) -> float | None:
 
 def _race(case: Case, paths: Mapping[str, Path], options: argparse.Namespace) -> dict[str, Any]:
     print(f"racing {case.recipe} {case.size}: {', '.join(paths)}", file=sys.stderr)
-    races = [
-        answer(
-            race_command(
-                case,
-                paths,
-                threads=options.threads,
-                rounds=options.rounds,
-                seed=seed,
-                seconds=options.seconds,
-                least_rounds=LEAST_ROUNDS,
-                least_calls=1,
-            )
-        )
-        for seed in range(options.processes)
-    ]
-    pooled = {name: [s for race in races for s in race["blocks"][name]] for name in paths}
+    pooled, _ = pooled_races(case, paths, options, least_rounds=LEAST_ROUNDS)
     return {
         "ms": {name: median(seconds) * 1e3 for name, seconds in pooled.items()},
         "ratios": {name: vars(paired(pooled[name], pooled["plain"])) for name in paths},
