@@ -12,8 +12,8 @@ from leptonc.passes.smooth import Smoothable, Smoothing, outlier_powers, smoothi
 
 STRENGTHS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 PARTS = (2, 4, 8, 16)
-# A division of its own takes time: it has to leave out this much of the noise to pay.
-WORTH_A_NODE = 0.7
+# A division of its own takes time: it has to halve the noise to pay.
+WORTH_A_NODE = 0.5
 WORTH_NOTHING = 0.97
 
 Array = np.ndarray[Any, Any]
