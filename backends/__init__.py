@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from leptonc.backends.base import Backend, Payload, Target
 from leptonc.backends.errors import UnsupportedTargetError
-from leptonc.backends.ort import OrtBackend
-from leptonc.backends.tensorrt import TensorRTBackend
+from leptonc.backends.ort.backend import OrtBackend
+from leptonc.backends.tensorrt.backend import TensorRTBackend
 
 BACKENDS: tuple[Backend, ...] = (OrtBackend(), TensorRTBackend())
 

@@ -11,7 +11,7 @@ import numpy as np
 import onnx_ir as ir
 
 from leptonc.backends.errors import UnsupportedTargetError
-from leptonc.backends.tensorrt_options import DimProfile, TensorRTOptions
+from leptonc.backends.tensorrt.options import DimProfile, TensorRTOptions
 
 # Every target by the name that people write, as backend and device.
 TARGETS = {
@@ -106,7 +106,7 @@ class PayloadWeight:
 
     Attributes:
         name: In the payload's graph.
-        dtype: A key of `leptonc.runtime.dtypes.ELEMENT_TYPES`.
+        dtype: A key of `leptonc.runtime.artifact.dtypes.ELEMENT_TYPES`.
         tensor: Its values; lazy when they are in a file.
     """
 

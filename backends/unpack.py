@@ -7,10 +7,10 @@ from pathlib import Path
 import onnx
 import onnx_ir as ir
 
-from leptonc.runtime.artifact import Artifact, open_artifact
-from leptonc.runtime.dtypes import ELEMENT_TYPES
-from leptonc.runtime.initializers import declaration, declare_weights
-from leptonc.runtime.manifest import Variant, Weight
+from leptonc.runtime.artifact.dtypes import ELEMENT_TYPES
+from leptonc.runtime.artifact.manifest import Variant, Weight
+from leptonc.runtime.artifact.reader import Artifact, open_artifact
+from leptonc.runtime.engines.ort.declarations import declaration, declare_weights
 
 
 def unpack(path: Path) -> dict[str, ir.Model]:

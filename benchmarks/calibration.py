@@ -16,13 +16,13 @@ import tables
 from cases import Case, arrays
 from contenders import ROOT
 
+from leptonc.compiler.calibration.observe import observe_ranges
+from leptonc.compiler.console.progress import Stages
 from leptonc.compiler.driver import open_and_export
-from leptonc.compiler.observe import observe_ranges
 from leptonc.compiler.observed_graph import ObservedGraph
-from leptonc.compiler.settings import resolve_settings
-from leptonc.compiler.stages import Stages
-from leptonc.passes.ranges import Ranges
-from leptonc.passes.stages import canonicalize
+from leptonc.compiler.settings.compile_settings import resolve_settings
+from leptonc.passes.ranges.table import Ranges
+from leptonc.passes.schedule import canonicalize
 
 CASE = Case("bert_base", 1, 128)
 # Until the engine has packed its weights, and for both alike.

@@ -64,8 +64,8 @@ print(json.dumps({"version": metadata.version("leptonc")}))
     "onnxruntime-cuda": (
         """
 import json
-from leptonc.runtime.ort import import_engine
-from leptonc.runtime.ort_cuda import require_cuda
+from leptonc.runtime.engines.ort.library import import_engine
+from leptonc.runtime.engines.ort.cuda_provider import require_cuda
 engine = import_engine()
 require_cuda(engine)
 print(json.dumps({"version": engine.__version__}))

@@ -8,19 +8,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from leptonc.compiler.calibration_data import require_data
+from leptonc.compiler.calibration.data import require_data
+from leptonc.compiler.calibration.observe import Checkpoint, Report, observe_ranges
+from leptonc.compiler.console.progress import Stages, peak_bytes
 from leptonc.compiler.driver import open_and_export
 from leptonc.compiler.errors import UsageError
-from leptonc.compiler.observe import Checkpoint, Report, observe_ranges
-from leptonc.compiler.settings import CompileSettings
-from leptonc.compiler.stages import Stages, peak_bytes
+from leptonc.compiler.settings.compile_settings import CompileSettings
 from leptonc.passes import PASSES
 from leptonc.passes.errors import RangesError
 from leptonc.passes.pipeline import run_passes
 from leptonc.passes.plugins import load_plugins
-from leptonc.passes.ranges import Ranges, read_ranges, write_ranges
+from leptonc.passes.ranges.table import Ranges, read_ranges, write_ranges
+from leptonc.passes.schedule import canonicalize
 from leptonc.passes.simplify import Simplify
-from leptonc.passes.stages import canonicalize
 
 # Seconds between two checkpoints: what a run that is killed can lose.
 CHECKPOINT_SECONDS = 60.0

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 from leptonc.compiler.calibrate import CalibrationResult, CalibrationSettings
-from leptonc.compiler.observe import Report
+from leptonc.compiler.calibration.observe import Report
 
 # The bar is full at this many steps, since only the share of the data may be known.
 _FULL = 1000

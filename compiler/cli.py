@@ -83,7 +83,7 @@ class _TerminatedError(KeyboardInterrupt):
 def _run(arguments: list[str]) -> int:
     import click
 
-    from leptonc.compiler.commands import leptonc
+    from leptonc.compiler.commands.group import leptonc
 
     try:
         # A command that ends with `Exit` has its code returned here, and not raised.

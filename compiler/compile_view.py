@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from leptonc.compiler.driver import CompileResult
-from leptonc.compiler.settings import CompileSettings
+from leptonc.compiler.settings.compile_settings import CompileSettings
 
 
 def not_run_text(variant: Mapping[str, Any]) -> str:

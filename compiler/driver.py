@@ -14,29 +14,29 @@ import onnx_ir as ir
 from leptonc.backends import find_backend
 from leptonc.backends.base import Payload, Target
 from leptonc.backends.pack import pack
-from leptonc.compiler.accuracy_stage import best_effort_path, goals_missed
-from leptonc.compiler.compare import Tolerance
-from leptonc.compiler.diagnose import Suspects
-from leptonc.compiler.export import ExportedGraph, export
-from leptonc.compiler.gates import check_gates
-from leptonc.compiler.interface import settle_outputs, signature_of
+from leptonc.compiler.accuracy.stage import best_effort_path, goals_missed
+from leptonc.compiler.console.progress import Stage, Stages, peak_bytes
+from leptonc.compiler.export.interface import settle_outputs, signature_of
+from leptonc.compiler.export.onnx_export import ExportedGraph, export
 from leptonc.compiler.lowering import Lowered, recorded
-from leptonc.compiler.probe import probe_dimensions
-from leptonc.compiler.proof import prove, verification
+from leptonc.compiler.release.gates import check_gates
 from leptonc.compiler.rewriting import Rewritten, rewrite
-from leptonc.compiler.settings import CompileSettings
-from leptonc.compiler.source import Source, open_source
-from leptonc.compiler.stages import Stage, Stages, peak_bytes
+from leptonc.compiler.settings.compile_settings import CompileSettings
+from leptonc.compiler.sources.source import Source, open_source
 from leptonc.compiler.targets import targets_of, with_profiles
-from leptonc.compiler.verify import Trial, TrialResult, reference_trials
+from leptonc.compiler.verification.blame import Suspects
+from leptonc.compiler.verification.comparison import Tolerance
+from leptonc.compiler.verification.proof import prove, verification
+from leptonc.compiler.verification.shape_probe import probe_dimensions
+from leptonc.compiler.verification.trials import Trial, TrialResult, reference_trials
 from leptonc.compiler.workspace import scratch_folder
 from leptonc.passes import PASSES
 from leptonc.passes.base import PassStats
-from leptonc.passes.half_emulation import emulate_half
 from leptonc.passes.pipeline import run_passes
 from leptonc.passes.plugins import Plugin, load_plugins
+from leptonc.passes.precision.emulation import emulate_half
 from leptonc.passes.simplify import Simplify
-from leptonc.runtime.artifact import StagedArtifact, stage_artifact
+from leptonc.runtime.artifact.reader import StagedArtifact, stage_artifact
 
 TOOLS = ("leptonc", "torch", "onnx", "onnx-ir", "onnxscript", "onnxruntime", "numpy")
 

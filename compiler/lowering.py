@@ -9,16 +9,16 @@ from typing import Any
 import onnx_ir as ir
 
 from leptonc.backends.base import Target
-from leptonc.compiler.explain import record
+from leptonc.compiler.inspection.passes import record
 from leptonc.passes import optimize
 from leptonc.passes.base import Pass, PassStats
-from leptonc.passes.half_types import HALF_TYPES
+from leptonc.passes.lower.plain_conv import PlainConvolution
+from leptonc.passes.lower.standard_operators import StandardOperators
 from leptonc.passes.pipeline import run_passes
-from leptonc.passes.plain_conv import PlainConvolution
 from leptonc.passes.plugins import Plugin
-from leptonc.passes.precision import Precision
-from leptonc.passes.stages import summary
-from leptonc.passes.standard_operators import StandardOperators
+from leptonc.passes.precision.half_types import HALF_TYPES
+from leptonc.passes.precision.precision import Precision
+from leptonc.passes.schedule import summary
 
 
 @dataclass(frozen=True)

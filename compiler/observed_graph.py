@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from leptonc.backends.ort import DISABLED, INLINE_BYTES
-from leptonc.backends.ort_session import CPU, refuse
+from leptonc.backends.ort.backend import DISABLED, INLINE_BYTES
+from leptonc.backends.ort.session import CPU, refuse
 from leptonc.compiler.workspace import scratch_folder
 from leptonc.runtime.arrays import Arrays
+from leptonc.runtime.engines.ort.library import engine_failures, import_engine, session_options
 from leptonc.runtime.errors import EngineError
-from leptonc.runtime.ort import engine_failures, import_engine, session_options
 
 
 class ObservedGraph:

@@ -6,11 +6,10 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
-from leptonc.compiler.layer_statistics import Samples
-from leptonc.compiler.sensitivity import DYNAMIC as ROUNDED_IN_EACH_CALL
-from leptonc.compiler.sensitivity import EXACT, LayerError, RoundedLayer, layer_errors
-from leptonc.passes.integer_weights import WeightLayout, rounded_weight
-from leptonc.passes.quantization_plan import (
+from leptonc.compiler.quantization.layer_noise import DYNAMIC as ROUNDED_IN_EACH_CALL
+from leptonc.compiler.quantization.layer_noise import EXACT, LayerError, RoundedLayer, layer_errors
+from leptonc.compiler.quantization.layer_statistics import Samples
+from leptonc.passes.quantize.plan import (
     DYNAMIC,
     STATIC,
     TABLE,
@@ -18,7 +17,8 @@ from leptonc.passes.quantization_plan import (
     QuantizationPlan,
     find_layers,
 )
-from leptonc.passes.ranges import Ranges
+from leptonc.passes.quantize.weights import WeightLayout, rounded_weight
+from leptonc.passes.ranges.table import Ranges
 
 
 def plan_errors(

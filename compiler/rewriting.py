@@ -10,14 +10,14 @@ from typing import Any
 import onnx_ir as ir
 
 from leptonc.backends.base import Backend, Target
-from leptonc.compiler.accuracy_stage import Settled
+from leptonc.compiler.accuracy.candidates import settle
+from leptonc.compiler.accuracy.stage import Settled
+from leptonc.compiler.console.progress import Stages
 from leptonc.compiler.lowering import Lowered, lower
-from leptonc.compiler.quantized import account, float_graph, quantized
-from leptonc.compiler.quantized_accuracy import settle
-from leptonc.compiler.settings import QUANTIZED, CompileSettings
-from leptonc.compiler.source import Source
-from leptonc.compiler.stages import Stages
-from leptonc.compiler.verify import Trial
+from leptonc.compiler.quantization.float_graph import account, float_graph, quantized
+from leptonc.compiler.settings.compile_settings import QUANTIZED, CompileSettings
+from leptonc.compiler.sources.source import Source
+from leptonc.compiler.verification.trials import Trial
 from leptonc.passes.base import PassStats
 from leptonc.passes.plugins import Plugin
 

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from leptonc.backends.base import Target
-from leptonc.backends.tensorrt_options import TensorRTOptions
-from leptonc.compiler.dimensions import example_sizes
-from leptonc.compiler.settings import CompileSettings
-from leptonc.compiler.source import Source
-from leptonc.compiler.tensorrt_settings import resolve_profiles
+from leptonc.backends.tensorrt.options import TensorRTOptions
+from leptonc.compiler.settings.compile_settings import CompileSettings
+from leptonc.compiler.settings.tensorrt import resolve_profiles
+from leptonc.compiler.sources.dimensions import example_sizes
+from leptonc.compiler.sources.source import Source
 from leptonc.runtime.errors import UnsupportedError
 
 

@@ -18,13 +18,13 @@ from unittest.mock import patch
 import onnx_ir as ir
 
 from leptonc.passes.base import Pass, PassStats
-from leptonc.passes.facts import Facts, infer_facts
-from leptonc.passes.plain_conv import PlainConvolution
-from leptonc.passes.precision import Precision
-from leptonc.passes.rule import TARGETS, Rule
+from leptonc.passes.facts.facts import Facts, infer_facts
+from leptonc.passes.lower.plain_conv import PlainConvolution
+from leptonc.passes.lower.standard_operators import StandardOperators
+from leptonc.passes.precision.precision import Precision
+from leptonc.passes.rewriting.rule import TARGETS, Rule
+from leptonc.passes.schedule import STAGES
 from leptonc.passes.simplify import Simplify
-from leptonc.passes.stages import STAGES
-from leptonc.passes.standard_operators import StandardOperators
 
 PAGE = Path(__file__).with_name("passes.md")
 
@@ -119,7 +119,7 @@ def _pass(entry: Entry) -> Iterator[str]:
     for rule, targets in entry.rules.values():
         by_module.setdefault(_home(rule), []).append((rule, targets))
     for module, rules in by_module.items():
-        yield f"#### {module.rpartition('.')[2].replace('_', ' ').capitalize()}\n"
+        yield f"#### {_title(module)}\n"
         yield _document(sys.modules[module])
         yield from _table(rules)
 
@@ -130,6 +130,12 @@ def _home(rule: Rule[Any]) -> str:
     while isinstance(pattern, partial):
         pattern = pattern.func
     return str(pattern.__module__)
+
+
+def _title(module: str) -> str:
+    """Return what a module is about by where it stands: "Linear: einsum", "Movement: casts"."""
+    folder, name = (part.replace("_", " ") for part in module.split(".")[-2:])
+    return f"{folder.capitalize()}: {name}"
 
 
 def _document(module: object) -> str:

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 from leptonc.passes.base import Firing, Pass, PassStats, Refusal
-from leptonc.passes.clean import Clean
-from leptonc.passes.fold import Fold
-from leptonc.passes.fuse_activation import FuseActivation
-from leptonc.passes.fuse_attention import FuseAttention
-from leptonc.passes.fuse_conv import FuseConvolution, LowerConvolution
-from leptonc.passes.fuse_linear import FuseLinear, PlainLinear
-from leptonc.passes.fuse_norm import FuseNormalization
-from leptonc.passes.fuse_residual import FuseResidual
-from leptonc.passes.fuse_rotary import FuseRotary
-from leptonc.passes.lower_slices import LowerSlices
-from leptonc.passes.plain_conv import PlainConvolution
-from leptonc.passes.precision import Precision
-from leptonc.passes.rule import TARGETS
-from leptonc.passes.shapes import Shapes
-from leptonc.passes.share import Share
+from leptonc.passes.clean.clean import Clean
+from leptonc.passes.fold.fold import Fold
+from leptonc.passes.fusions.activation.fuse import FuseActivation
+from leptonc.passes.fusions.attention.fuse import FuseAttention
+from leptonc.passes.fusions.conv.fuse import FuseConvolution, LowerConvolution
+from leptonc.passes.fusions.linear.fuse import FuseLinear, PlainLinear
+from leptonc.passes.fusions.norm.fuse import FuseNormalization
+from leptonc.passes.fusions.residual.fuse import FuseResidual
+from leptonc.passes.fusions.rotary.fuse import FuseRotary
+from leptonc.passes.lower.plain_conv import PlainConvolution
+from leptonc.passes.lower.slices import LowerSlices
+from leptonc.passes.lower.standard_operators import StandardOperators
+from leptonc.passes.movement.movement import Shapes
+from leptonc.passes.precision.precision import Precision
+from leptonc.passes.rewriting.rule import TARGETS
+from leptonc.passes.schedule import optimize
+from leptonc.passes.share.share import Share
 from leptonc.passes.simplify import Simplify
-from leptonc.passes.stages import optimize
-from leptonc.passes.standard_operators import StandardOperators
 
 __all__ = ["PASSES", "TARGETS", "Firing", "Pass", "PassStats", "Refusal", "optimize"]
 

@@ -9,8 +9,8 @@ import onnx_ir as ir
 
 from leptonc.passes.base import Pass, PassStats
 from leptonc.passes.errors import ModelError, PassError, PassRefusedError
-from leptonc.passes.graph import all_nodes
-from leptonc.passes.validity import Interface, find_problem
+from leptonc.passes.graph.structure import all_nodes
+from leptonc.passes.graph.validity import Interface, find_problem
 
 STAMP = "leptonc.pass"
 

@@ -20,10 +20,10 @@ import onnx_ir as ir
 
 from leptonc.passes.base import Pass, PassStats, Refusal
 from leptonc.passes.errors import PluginError
-from leptonc.passes.facts import Facts
-from leptonc.passes.graph import all_nodes, count_nodes, graphs, roots
-from leptonc.passes.rule import TARGETS
-from leptonc.passes.validity import Interface, find_problem
+from leptonc.passes.facts.facts import Facts
+from leptonc.passes.graph.structure import all_nodes, count_nodes, graphs, roots
+from leptonc.passes.graph.validity import Interface, find_problem
+from leptonc.passes.rewriting.rule import TARGETS
 from leptonc.runtime.errors import LeptonError
 
 GROUP = "leptonc.passes"

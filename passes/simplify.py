@@ -13,10 +13,10 @@ from typing import Any, ClassVar
 import onnx_ir as ir
 
 from leptonc.passes.base import PassStats
-from leptonc.passes.content import digest
 from leptonc.passes.errors import PassRefusedError
-from leptonc.passes.graph import count_nodes, graphs
-from leptonc.passes.validity import Interface, find_problem
+from leptonc.passes.graph.content import digest
+from leptonc.passes.graph.structure import count_nodes, graphs
+from leptonc.passes.graph.validity import Interface, find_problem
 
 # A protobuf ends at 2 GiB, and onnxsim adds to it: stop before.
 _LARGEST_MODEL = (1 << 31) - (1 << 26)

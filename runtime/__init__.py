@@ -28,8 +28,8 @@ from leptonc.runtime.errors import (
 )
 
 if TYPE_CHECKING:
+    from leptonc.runtime.artifact.signature import Dim, Signature, TensorSpec
     from leptonc.runtime.session import Session, load
-    from leptonc.runtime.signature import Dim, Signature, TensorSpec
 
 __all__ = [
     "ArtifactError",
@@ -57,7 +57,7 @@ def __getattr__(name: str) -> Any:
 
         return getattr(session, name)
     if name in ("Dim", "Signature", "TensorSpec"):
-        from leptonc.runtime import signature
+        from leptonc.runtime.artifact import signature
 
         return getattr(signature, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

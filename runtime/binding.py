@@ -8,10 +8,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from leptonc.runtime.dtypes import ELEMENT_TYPES
+from leptonc.runtime.artifact.dtypes import ELEMENT_TYPES
+from leptonc.runtime.artifact.signature import Signature, TensorSpec
 from leptonc.runtime.errors import InputError
 from leptonc.runtime.inputs import Array, Arrays, check_inputs
-from leptonc.runtime.signature import Signature, TensorSpec
 
 
 class BoundEngine(Protocol):

@@ -10,9 +10,9 @@ from typing import NoReturn
 
 import numpy as np
 
-from leptonc.runtime.dtypes import ELEMENT_TYPES
+from leptonc.runtime.artifact.dtypes import ELEMENT_TYPES
+from leptonc.runtime.artifact.signature import Dim, Signature, TensorSpec
 from leptonc.runtime.errors import InputError
-from leptonc.runtime.signature import Dim, Signature, TensorSpec
 
 Array = np.ndarray[tuple[int, ...], np.dtype[np.generic]]
 Arrays = dict[str, Array]

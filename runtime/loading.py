@@ -7,16 +7,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
-from leptonc.runtime import ort
-from leptonc.runtime.artifact import Artifact, Verification, available_threads
+from leptonc.runtime.artifact.manifest import Variant
+from leptonc.runtime.artifact.reader import Artifact, Verification, available_threads
+from leptonc.runtime.engines.ort import library as ort
+from leptonc.runtime.engines.ort.cpu import OrtEngine
 from leptonc.runtime.errors import EnvironmentProblem, LeptonError
 from leptonc.runtime.machine import check_instructions
-from leptonc.runtime.manifest import Variant
-from leptonc.runtime.ort_engine import OrtEngine
 
 if TYPE_CHECKING:
-    from leptonc.runtime.ort_cuda_engine import CudaEngine
-    from leptonc.runtime.tensorrt_engine import TensorRTEngine
+    from leptonc.runtime.engines.ort.cuda import CudaEngine
+    from leptonc.runtime.engines.tensorrt.engine import TensorRTEngine
 
     Engine: TypeAlias = OrtEngine | CudaEngine | TensorRTEngine
 
@@ -73,7 +73,7 @@ def _open(
     if variant.demands.plan is not None:
         if verification is not None:
             verification.wait()
-        from leptonc.runtime.tensorrt_open import open_tensorrt
+        from leptonc.runtime.engines.tensorrt.opening import open_tensorrt
 
         return open_tensorrt(
             artifact,
@@ -89,7 +89,7 @@ def _open(
         verification.wait()
     ort.check_version(engine, variant, artifact.path)
     if variant.device == "gpu":
-        from leptonc.runtime.ort_cuda_engine import CudaEngine
+        from leptonc.runtime.engines.ort.cuda import CudaEngine
 
         return CudaEngine(engine, artifact, variant, graphs=options.cuda_graphs)
     return OrtEngine(

@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from leptonc.runtime.artifact import Artifact, open_artifact
+from leptonc.runtime.artifact.manifest import Variant
+from leptonc.runtime.artifact.reader import Artifact, open_artifact
+from leptonc.runtime.artifact.signature import Signature
 from leptonc.runtime.binding import Binding
 from leptonc.runtime.errors import InputError, LeptonError, UnsupportedError
 from leptonc.runtime.inputs import Array, Arrays, InputGate
-from leptonc.runtime.manifest import Variant
-from leptonc.runtime.signature import Signature
 from leptonc.runtime.variant_choice import DEVICES, candidates
 
 if TYPE_CHECKING:
-    from leptonc.runtime.device_binding import DeviceBinding
+    from leptonc.runtime.cuda.binding import DeviceBinding
+    from leptonc.runtime.engines.tensorrt.engine import TensorRTEngine
+    from leptonc.runtime.engines.tensorrt.run import PendingRun
     from leptonc.runtime.loading import Engine
-    from leptonc.runtime.tensorrt_engine import TensorRTEngine
-    from leptonc.runtime.tensorrt_run import PendingRun
 
 
 class Session:
@@ -101,7 +101,7 @@ class Session:
         outputs = outputs or {}
         if all(isinstance(value, np.ndarray) for value in (*inputs.values(), *outputs.values())):
             return Binding(self._open_engine(), self.signature, inputs, outputs)
-        from leptonc.runtime.device_binding import DeviceBinding, on_device
+        from leptonc.runtime.cuda.binding import DeviceBinding, on_device
 
         if not any(map(on_device, (*inputs.values(), *outputs.values()))):
             return Binding(self._open_engine(), self.signature, inputs, outputs)

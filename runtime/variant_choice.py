@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from leptonc.runtime.artifact.manifest import TENSORRT_BACKEND, Variant
 from leptonc.runtime.errors import UnsupportedError
-from leptonc.runtime.manifest import TENSORRT_BACKEND, Variant
 
 ORT = "ort"
 DEVICES = ("cpu", "gpu", "auto")

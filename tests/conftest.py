@@ -9,6 +9,10 @@ from pathlib import Path
 
 import pytest
 
+# What tests of several folders share stands in material/ (graphs, artifacts, doubles of engines),
+# and the tiny models of 38 architectures in theirs; in pytest's importlib mode neither is on the path.
+sys.path.extend(str(Path(__file__).with_name(name)) for name in ("material", "architectures"))
+
 # What every plugin of the tests begins with.
 HEAD = """\
 from dataclasses import dataclass

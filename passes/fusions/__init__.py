@@ -1,1 +1,1 @@
-"""The fusion rules, one family per file; the `fuse_*` passes beside this folder apply them."""
+"""Several nodes that compute one thing, by family; one folder each."""

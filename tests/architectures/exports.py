@@ -11,8 +11,8 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from leptonc.compiler.export import ExportedGraph, export
-from leptonc.compiler.source import Source
+from leptonc.compiler.export.onnx_export import ExportedGraph, export
+from leptonc.compiler.sources.source import Source
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -22,7 +22,8 @@ _FILES = (
     *("tests/architectures/architectures.py", "tests/architectures/exports.py"),
     *(f"tests/architectures/tiny_{part}.py" for part in ("inputs", "modules", "weights")),
     "models/random_weights.py",
-    *(f"compiler/{part}.py" for part in ("dimensions", "export", "recipe", "trace")),
+    *(f"compiler/sources/{part}.py" for part in ("dimensions", "recipe")),
+    *(f"compiler/export/{part}.py" for part in ("onnx_export", "trace")),
 )
 
 

@@ -13,16 +13,16 @@ import onnx_ir as ir
 from architectures import TinyModel
 from exports import kept_export
 
-from leptonc.compiler.compare import OutputError, Tolerance, compare_outputs
-from leptonc.compiler.export import ExportedGraph
-from leptonc.compiler.graph_runner import GraphRunner
-from leptonc.compiler.source import Source, open_source
-from leptonc.compiler.verify import Trial, reference_trials
+from leptonc.compiler.export.onnx_export import ExportedGraph
+from leptonc.compiler.running.graph_runner import GraphRunner
+from leptonc.compiler.sources.source import Source, open_source
+from leptonc.compiler.verification.comparison import OutputError, Tolerance, compare_outputs
+from leptonc.compiler.verification.trials import Trial, reference_trials
 from leptonc.passes import PassStats, optimize
-from leptonc.passes.facts import infer_facts
-from leptonc.passes.graph import count_nodes
-from leptonc.passes.rule import GENERIC, ORT_CPU
-from leptonc.passes.stages import STAGES
+from leptonc.passes.facts.facts import infer_facts
+from leptonc.passes.graph.structure import count_nodes
+from leptonc.passes.rewriting.rule import GENERIC, ORT_CPU
+from leptonc.passes.schedule import STAGES
 
 RECIPES = Path(__file__).with_name("architectures.py")
 TARGETS = (GENERIC, ORT_CPU)

@@ -19,10 +19,11 @@ from coverage_table import COMMAND, PAGE, better, parse, worse
 from measure import RECIPES, TOLERANCE, Rewritten, Subject, row_of
 
 from leptonc.compiler import driver
-from leptonc.compiler.compare import compare_outputs
-from leptonc.compiler.export import ExportedGraph
-from leptonc.compiler.settings import CompileSettings
-from leptonc.passes import TARGETS, optimize, stages
+from leptonc.compiler.export.onnx_export import ExportedGraph
+from leptonc.compiler.settings.compile_settings import CompileSettings
+from leptonc.compiler.verification.comparison import compare_outputs
+from leptonc.passes import TARGETS, optimize
+from leptonc.passes import schedule as stages
 from leptonc.runtime import load
 
 COMMITTED = {row.key: row for row in parse(PAGE.read_text(encoding="utf-8"))}

@@ -14,14 +14,14 @@ import torch
 from architectures import TINY_MODELS
 from measure import Subject
 
-from leptonc.compiler.compare import Tolerance, compare_outputs
-from leptonc.compiler.graph_runner import GraphRunner
+from leptonc.compiler.running.graph_runner import GraphRunner
+from leptonc.compiler.verification.comparison import Tolerance, compare_outputs
 from leptonc.passes import optimize
-from leptonc.passes.half_emulation import emulate_half
+from leptonc.passes.lower.plain_conv import PlainConvolution
 from leptonc.passes.pipeline import run_passes
-from leptonc.passes.plain_conv import PlainConvolution
-from leptonc.passes.precision import Precision
-from leptonc.passes.rule import ORT_CUDA, PRIMITIVE
+from leptonc.passes.precision.emulation import emulate_half
+from leptonc.passes.precision.precision import Precision
+from leptonc.passes.rewriting.rule import ORT_CUDA, PRIMITIVE
 
 NAMES = (
     *("bert_eager", "llama_cache_sdpa", "t5_sdpa", "swin_eager", "resnet_none"),
@@ -79,6 +79,6 @@ def test_it_is_as_near_as_the_module_in_that_type(subject, target, precision):
 
 
 def narrow_type(precision: str):
-    from leptonc.passes.half_types import HALF_TYPES
+    from leptonc.passes.precision.half_types import HALF_TYPES
 
     return HALF_TYPES[precision].dtype

@@ -11,7 +11,7 @@ import onnx
 import onnx.parser
 import pytest
 
-from leptonc.runtime.artifact_writer import SectionData, stage_artifact
+from leptonc.runtime.artifact.writer import SectionData, stage_artifact
 
 LINEAR = """
 <ir_version: 10, opset_import: ["" : 20]>

@@ -11,7 +11,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import onnx
@@ -19,13 +18,11 @@ import onnx.parser
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from recipes import MLP, write_recipe
 
 from leptonc.compiler.cli import main
-from leptonc.passes.ranges import read_ranges
-from leptonc.passes.ranges_file import read_checkpoint
-
-sys.path.insert(0, str(Path(__file__).parent))
-from recipes import MLP, write_recipe  # noqa: E402 - the folder of the tests is no package
+from leptonc.passes.ranges.file import read_checkpoint
+from leptonc.passes.ranges.table import read_ranges
 
 MODEL = """
 <ir_version: 10, opset_import: ["" : 20]>

@@ -6,19 +6,16 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
 import pytest
+from recipes import MLP, write_recipe
 
 from leptonc.compiler import cli, driver, lowering
 from leptonc.compiler.cli import main
 from leptonc.passes.errors import PassError
 from leptonc.runtime import load
-
-sys.path.insert(0, str(Path(__file__).parent))
-from recipes import MLP, write_recipe  # noqa: E402 - the folder of the tests is no package
 
 
 @pytest.fixture(scope="module")

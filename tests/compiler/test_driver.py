@@ -15,14 +15,12 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 import torch
+from recipes import MLP, write_recipe
 
 from leptonc.compiler.driver import compile_model
-from leptonc.compiler.settings import CompileSettings
+from leptonc.compiler.settings.compile_settings import CompileSettings
 from leptonc.runtime import load
 from leptonc.runtime.errors import EnvironmentProblem
-
-sys.path.insert(0, str(Path(__file__).parent))
-from recipes import MLP, write_recipe  # noqa: E402 - the folder of the tests is no package
 
 COMPILE = [sys.executable, "-m", "leptonc.compiler.cli", "compile"]
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from leptonc.compiler.cli import main
-from leptonc.compiler.compare import Tolerance
-from leptonc.compiler.settings import resolve_settings
-from leptonc.runtime.artifact import open_artifact
+from leptonc.compiler.settings.compile_settings import resolve_settings
+from leptonc.compiler.verification.comparison import Tolerance
+from leptonc.runtime.artifact.reader import open_artifact
 
 RECIPE = """\
 import torch

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from leptonc.compiler import installed_plugins
 from leptonc.compiler.cli import main
+from leptonc.compiler.machines import installed_plugins
 from leptonc.passes.plugins import GROUP
 from leptonc.runtime import load
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from leptonc.compiler.cli import main
-from leptonc.compiler.inspection import describe
-from leptonc.runtime.artifact import open_artifact
+from leptonc.compiler.inspection.describe import describe
+from leptonc.runtime.artifact.reader import open_artifact
 
 MODELS = Path(__file__).resolve().parents[2] / "models"
 

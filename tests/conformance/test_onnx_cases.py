@@ -42,11 +42,11 @@ from onnx.backend.test.runner import Runner, _normalize_tensor
 from onnxruntime.capi import onnxruntime_pybind11_state
 
 from leptonc.passes import optimize
-from leptonc.passes.facts import infer_facts
-from leptonc.passes.graph import count_nodes
+from leptonc.passes.facts.facts import infer_facts
+from leptonc.passes.graph.structure import count_nodes
 from leptonc.passes.pipeline import run_passes
-from leptonc.passes.rule import ORT_CUDA, TARGETS
-from leptonc.passes.stages import STAGES
+from leptonc.passes.rewriting.rule import ORT_CUDA, TARGETS
+from leptonc.passes.schedule import STAGES
 from leptonc.runtime.errors import LeptonError
 
 pytestmark = pytest.mark.conformance

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from leptonc.runtime.engines.ort.cuda_provider import require_cuda
+from leptonc.runtime.engines.ort.library import import_engine
 from leptonc.runtime.errors import EnvironmentProblem
-from leptonc.runtime.ort import import_engine
-from leptonc.runtime.ort_cuda import require_cuda
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from leptonc.compiler.driver import compile_model
-from leptonc.compiler.settings import resolve_settings
+from leptonc.compiler.settings.compile_settings import resolve_settings
 from leptonc.runtime import load
-from leptonc.runtime.ort_cuda import CUDA
+from leptonc.runtime.engines.ort.cuda_provider import CUDA
 
 ROOT = Path(__file__).resolve().parents[2]
 IMAGES = np.linspace(0, 1, 3 * 64, dtype=np.float32).reshape(3, 1, 8, 8)

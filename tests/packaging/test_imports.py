@@ -47,23 +47,23 @@ ALLOWED: dict[str, frozenset[str]] = {
 
 # One file each that may load what its package otherwise may not.
 ALONE: dict[str, frozenset[str]] = {
-    "runtime/ort.py": frozenset({"onnxruntime"}),
-    "runtime/tensorrt.py": frozenset({"tensorrt_rtx_bindings", "tensorrt"}),
-    "runtime/cuda.py": frozenset({"cuda"}),
+    "runtime/engines/ort/library.py": frozenset({"onnxruntime"}),
+    "runtime/engines/tensorrt/library.py": frozenset({"tensorrt_rtx_bindings", "tensorrt"}),
+    "runtime/cuda/driver.py": frozenset({"cuda"}),
     # onnx_ir reads protobuf from a file only; a graph inside an artifact is not one.
     "backends/unpack.py": frozenset({"onnx"}),
     # Run as a process of its own: a builder that crashes takes nothing with it.
-    "backends/tensorrt_builder.py": frozenset({"tensorrt_rtx_bindings", "tensorrt"}),
+    "backends/tensorrt/builder.py": frozenset({"tensorrt_rtx_bindings", "tensorrt"}),
     "passes/simplify.py": frozenset({"onnxsim", "onnx"}),
     # onnx_ir's own call of the inference copies the model three times.
-    "passes/onnx_inference.py": frozenset({"onnx"}),
+    "passes/facts/onnx_inference.py": frozenset({"onnx"}),
 }
 
 # Recipes import their neighbours by bare name: the folder is on sys.path while one is loaded.
 NEIGHBOURS = {"models": frozenset(path.stem for path in (ROOT / "models").glob("*.py"))}
 
 # The only files that may import a module whose name is known at run time alone.
-DYNAMIC = frozenset({"compiler/recipe.py"})
+DYNAMIC = frozenset({"compiler/sources/recipe.py"})
 
 
 def imports(tree: ast.AST) -> Iterator[tuple[int, str]]:
@@ -136,13 +136,13 @@ def test_every_exception_in_the_table_is_still_needed(path: str):
         ("runtime/session.py", "from leptonc import passes"),
         ("runtime/session.py", "from . import errors"),
         ("runtime/session.py", "import numpy_financial"),
-        ("runtime/ort.py", "import onnx"),
-        ("passes/clean.py", "import onnxruntime"),
-        ("passes/clean.py", "import onnxscript"),
-        ("passes/clean.py", "from leptonc.backends.ort import build"),
-        ("passes/clean.py", "if TYPE_CHECKING:\n    import torch"),
-        ("backends/ort.py", "import torch"),
-        ("backends/ort.py", "from leptonc.compiler import driver"),
+        ("runtime/engines/ort/library.py", "import onnx"),
+        ("passes/clean/clean.py", "import onnxruntime"),
+        ("passes/clean/clean.py", "import onnxscript"),
+        ("passes/clean/clean.py", "from leptonc.backends.ort.backend import build"),
+        ("passes/clean/clean.py", "if TYPE_CHECKING:\n    import torch"),
+        ("backends/ort/backend.py", "import torch"),
+        ("backends/ort/backend.py", "from leptonc.compiler import driver"),
         ("compiler/driver.py", "import models.minilm"),
         ("compiler/driver.py", "import runtime.session"),
         ("compiler/driver.py", "import pickle5"),
@@ -160,10 +160,10 @@ def test_the_table_sees_every_way_to_import(path: str, source: str):
             "runtime/session.py",
             "import json, mmap\nimport numpy as np\nfrom leptonc.runtime.errors import X",
         ),
-        ("runtime/ort.py", "def create():\n    import onnxruntime as ort"),
-        ("passes/fuse.py", "from onnxscript.rewriter import pattern"),
-        ("backends/ort.py", "from leptonc import passes"),
-        ("compiler/recipe.py", "import importlib\nimportlib.import_module(name)"),
+        ("runtime/engines/ort/library.py", "def create():\n    import onnxruntime as ort"),
+        ("passes/fusions/linear/fuse.py", "from onnxscript.rewriter import pattern"),
+        ("backends/ort/backend.py", "from leptonc import passes"),
+        ("compiler/sources/recipe.py", "import importlib\nimportlib.import_module(name)"),
         ("models/minilm.py", "from torch import nn"),
     ],
 )

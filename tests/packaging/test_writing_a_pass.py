@@ -87,7 +87,7 @@ def test_the_test_on_the_page_passes(installed):
 
 def test_every_stage_and_target_is_on_the_page():
     from leptonc.passes.plugins import DEFAULT_STAGE, GROUP, STAGE_NAMES
-    from leptonc.passes.rule import TARGETS
+    from leptonc.passes.rewriting.rule import TARGETS
 
     assert all(f"`{name}`" in PAGE for name in (*STAGE_NAMES, *TARGETS, GROUP))
     assert f"`{DEFAULT_STAGE}` (the default)" in PAGE

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,16 +11,7 @@ import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 from onnx import numpy_helper
-
-# Tests share `surroundings`; in pytest's importlib mode their folder is not on the path.
-sys.path.insert(0, str(Path(__file__).parent))
-
-HEADER = '<ir_version: 10, opset_import: ["" : 20, "test" : 1]>\n'
-
-
-def parse_text(text: str) -> ir.Model:
-    """Parse a model, or a graph that is given a header."""
-    return ir.from_proto(onnx.parser.parse_model(text if text.startswith("<") else HEADER + text))
+from text_graphs import parse_text
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import onnx_ir as ir
 import pytest
 
 from leptonc.passes import optimize
-from leptonc.passes.graph import graphs
+from leptonc.passes.graph.structure import graphs
 
 SIDE = 2048
 LAYERS = 12

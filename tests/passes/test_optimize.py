@@ -10,10 +10,10 @@ import pytest
 
 from leptonc.passes import PASSES, optimize
 from leptonc.passes.errors import ModelError
-from leptonc.passes.plain_conv import PlainConvolution
-from leptonc.passes.precision import Precision
+from leptonc.passes.lower.plain_conv import PlainConvolution
+from leptonc.passes.lower.standard_operators import StandardOperators
+from leptonc.passes.precision.precision import Precision
 from leptonc.passes.simplify import Simplify
-from leptonc.passes.standard_operators import StandardOperators
 from leptonc.runtime.errors import UnsupportedError
 
 ON_DEMAND = (PlainConvolution, StandardOperators, Precision, Simplify)

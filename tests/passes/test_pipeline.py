@@ -10,8 +10,8 @@ import pytest
 
 from leptonc.passes.base import PassStats
 from leptonc.passes.errors import ModelError, PassError, PassRefusedError
+from leptonc.passes.graph.validity import find_problem
 from leptonc.passes.pipeline import STAMP, run_passes
-from leptonc.passes.validity import find_problem
 
 GRAPH = """
 agraph (float[2] x, bool c) => (float[2] y, float[2] z) <float[2] w = {1, 2}> {

@@ -7,8 +7,8 @@ import pytest
 from leptonc.passes import PASSES, optimize
 from leptonc.passes.errors import PassError, PluginError
 from leptonc.passes.plugins import STAGE_NAMES, load_plugins, plugin_passes
-from leptonc.passes.rule import TARGETS
-from leptonc.passes.stages import STAGES
+from leptonc.passes.rewriting.rule import TARGETS
+from leptonc.passes.schedule import STAGES
 
 TEXT = "g (float[2] x) => (float[2] y) { a = Neg(x)  y = Relu(a) }"
 

@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.capi.onnxruntime_pybind11_state import Fail
 
 from leptonc.passes import optimize
-from leptonc.passes.validity import Interface
+from leptonc.passes.graph.validity import Interface
 
 Shape = tuple[int, ...]
 

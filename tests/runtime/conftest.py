@@ -1,14 +1,9 @@
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
-
-# Tests share `small_artifacts`; in pytest's importlib mode their folder is not on the path.
-sys.path.append(str(Path(__file__).parent))
-
-from small_artifacts import build_linear  # noqa: E402
+from small_artifacts import build_linear
 
 
 @pytest.fixture

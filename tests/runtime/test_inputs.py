@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from leptonc.runtime.artifact.signature import Dim, Signature, TensorSpec
 from leptonc.runtime.errors import InputError
 from leptonc.runtime.inputs import InputGate, check_inputs
-from leptonc.runtime.signature import Dim, Signature, TensorSpec
 
 BATCH = Dim("batch", 1, 4)
 SIGNATURE = Signature(

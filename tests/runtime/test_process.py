@@ -107,7 +107,7 @@ def test_the_module_explains_failures_without_a_traceback(
 
 
 def test_importing_the_engine_opens_no_telemetry(tmp_path):
-    program = "from leptonc.runtime.ort import import_engine; import_engine()"
+    program = "from leptonc.runtime.engines.ort.library import import_engine; import_engine()"
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
     environment.pop("ORT_DISABLE_TELEMETRY", None)
     subprocess.run([sys.executable, "-c", program], check=True, env=environment)

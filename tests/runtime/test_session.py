@@ -25,8 +25,8 @@ from leptonc.runtime import (
     MachineError,
     UnsupportedError,
     load,
-    ort,
 )
+from leptonc.runtime.engines.ort import library as ort
 
 
 def test_a_loaded_model_answers(linear: Path) -> None:

@@ -1,0 +1,1 @@
+"""Builds for ONNX Runtime, on CPUs and NVIDIA GPUs."""

@@ -1,0 +1,179 @@
+"""What can be asked of TensorRT, and what each of its two flavours cannot do.
+
+TensorRT for RTX ("rtx") builds on a machine without a GPU for the compute capabilities that it is
+told. TensorRT itself ("classic") builds for the GPU of the machine. An option that a flavour does
+not have is refused by name: ignoring one would give another engine than the one that was asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from leptonc.backends.errors import UnsupportedTargetError
+from leptonc.runtime.artifact.plan_demands import TENSORRT, TENSORRT_RTX
+
+RTX, CLASSIC = "rtx", "classic"
+FLAVOURS: Mapping[str, str] = {RTX: TENSORRT_RTX, CLASSIC: TENSORRT}
+# The GPUs that TensorRT for RTX 1.7 builds for. Hopper (90) is not among them.
+RTX_CAPABILITIES = ("75", "80", "86", "89", "120", "121")
+DEFAULT_CAPABILITIES = ("86", "89", "120")
+HARDWARE_LEVELS = ("none", "ampere_plus", "same_compute_capability")
+HIGHEST_LEVEL = 5
+_CLASSIC_ONLY: Mapping[str, tuple[str, str]] = {
+    "timing_cache": ("--timing-cache", "it cannot read one back on a machine without a GPU"),
+    "version_compatible": ("--version-compatible", "its plans are read by their own version alone"),
+    "hardware_compatible": (
+        "--hardware-compatible",
+        "its plans run on the compute capabilities that --sm names, and this level changes nothing",
+    ),
+    "strip_weights": ("--strip-weights", "it cannot strip or refit a plan without a GPU"),
+}
+
+
+@dataclass(frozen=True)
+class DimRange:
+    """The smallest, the most usual and the largest size of a dimension."""
+
+    min: int
+    opt: int
+    max: int
+
+    def __str__(self) -> str:
+        return f"{self.min}:{self.opt}:{self.max}"
+
+
+# One optimisation profile: a range for each named dimension.
+DimProfile = Mapping[str, DimRange]
+
+
+@dataclass(frozen=True)
+class TensorRTOptions:
+    """The options of a TensorRT target.
+
+    Attributes:
+        flavour: "rtx" or "classic"; None for the one that is installed.
+        sm: Compute capabilities without the point: ("86", "120").
+        profile: Optimisation profiles as they were written, each a tuple of dimension and range.
+        builder_level: Optimisation level of the builder, 0 to 5; None for its own.
+        workspace: Bytes that a kernel may use while it runs; None for no limit.
+        weight_streaming: Let the runtime keep weights in host memory.
+        timing_cache: A file with measured kernel times, kept between builds.
+        version_compatible: Let later versions of the same major number read the plan.
+        hardware_compatible: One of `HARDWARE_LEVELS`.
+        strip_weights: Keep the weights in the artifact alone, and refit the plan at load.
+    """
+
+    flavour: str | None = None
+    sm: tuple[str, ...] = ()
+    profile: tuple[tuple[tuple[str, DimRange], ...], ...] = ()
+    builder_level: int | None = None
+    workspace: int | None = None
+    weight_streaming: bool = False
+    timing_cache: Path | None = None
+    version_compatible: bool = False
+    hardware_compatible: str = "none"
+    strip_weights: bool = False
+
+    def refusal(self, flavour: str) -> str | None:
+        """Return which option `flavour` does not have, and why, or None."""
+        if flavour == CLASSIC:
+            if self.sm:
+                return (
+                    "--sm: TensorRT builds for the GPU of the machine that it runs on; only the "
+                    "flavour rtx builds for others"
+                )
+            return None
+        for name, (flag, reason) in _CLASSIC_ONLY.items():
+            if getattr(self, name) not in (None, False, "none"):
+                return f"{flag}: TensorRT for RTX does not have it: {reason}"
+        unknown = [name for name in self.sm if name not in RTX_CAPABILITIES]
+        if unknown:
+            return (
+                f"--sm {unknown[0]}: TensorRT for RTX builds for {', '.join(RTX_CAPABILITIES)}"
+                + (": Hopper is for the flavour classic" if unknown[0] == "90" else "")
+            )
+        return None
+
+    def capabilities(self) -> tuple[str, ...]:
+        """Return the compute capabilities to build for, in ascending order: ("8.6", "12.0")."""
+        return tuple(
+            f"{name[:-1]}.{name[-1]}"
+            for name in sorted(set(self.sm or DEFAULT_CAPABILITIES), key=int)
+        )
+
+
+def choose_flavour(asked: str | None, installed: Mapping[str, bool]) -> str:
+    """Return the flavour to build with.
+
+    Args:
+        asked: "rtx", "classic", or None to leave it to what is installed.
+        installed: Whether each is.
+
+    Raises:
+        UnsupportedTargetError: `asked` is not a flavour.
+    """
+    if asked is not None:
+        if asked not in FLAVOURS:
+            raise UnsupportedTargetError(
+                f"{asked!r} is not a flavour of TensorRT", fix=f"use one of: {', '.join(FLAVOURS)}"
+            )
+        return asked
+    return CLASSIC if installed[CLASSIC] and not installed[RTX] else RTX
+
+
+def parse_capabilities(text: str) -> tuple[str, ...]:
+    """Read "86,89,120", or with a point "8.6,8.9,12.0".
+
+    Raises:
+        ValueError: An entry is not a compute capability.
+    """
+    found = []
+    for entry in text.split(","):
+        name = entry.strip().replace(".", "")
+        if not (name.isascii() and name.isdecimal() and 2 <= len(name) <= 3):
+            raise ValueError(f"{entry.strip()!r} is not a compute capability such as 89")
+        found.append(name)
+    return tuple(dict.fromkeys(found))
+
+
+def parse_profile(text: str) -> tuple[tuple[str, DimRange], ...]:
+    """Read "batch=1:8:64,sequence=16:128:512"; "batch=1" is one size.
+
+    Raises:
+        ValueError: An entry is not a dimension and its sizes, or one is given twice.
+    """
+    found: dict[str, DimRange] = {}
+    for entry in text.split(","):
+        name, _, sizes = (part.strip() for part in entry.partition("="))
+        numbers = sizes.split(":")
+        if not name or not all(part.isascii() and part.isdecimal() for part in numbers):
+            raise ValueError(f"{entry!r} is not NAME=MIN:USUAL:MAX")
+        if name in found:
+            raise ValueError(f"the dimension {name!r} is given twice")
+        values = [int(part) for part in numbers]
+        if len(values) == 1:
+            values *= 3
+        if len(values) != 3 or values != sorted(values) or values[0] < 1 or values[2] >= 1 << 31:
+            raise ValueError(f"{entry!r} is not NAME=MIN:USUAL:MAX with sizes that ascend from 1")
+        found[name] = DimRange(*values)
+    return tuple(sorted(found.items()))
+
+
+_UNITS = {"KB": 10, "MB": 20, "GB": 30}
+
+
+def parse_bytes(text: str) -> int:
+    """Read "4GB", "512MB" or a number of bytes (1 GB is 2**30).
+
+    Raises:
+        ValueError: It is none of these.
+    """
+    number, shift = text.strip().upper(), 0
+    for unit, bits in _UNITS.items():
+        if number.endswith(unit):
+            number, shift = number.removesuffix(unit).strip(), bits
+    if not (number.isascii() and number.isdecimal()) or not 0 < int(number) << shift < 1 << 62:
+        raise ValueError(f"{text!r} is not a size such as 4GB or 512MB")
+    return int(number) << shift

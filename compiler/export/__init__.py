@@ -1,0 +1,1 @@
+"""How a PyTorch module becomes an ONNX graph with named inputs and outputs; nothing is rewritten here."""

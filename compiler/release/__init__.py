@@ -1,0 +1,1 @@
+"""Whether an artifact may ship; that it is right is `compiler.verification`."""

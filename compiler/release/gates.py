@@ -1,0 +1,153 @@
+"""Gates: budgets that an artifact must keep to get its name.
+
+    --gate size=400MB      bytes of the file (B, kB, MB, GB; powers of 1000)
+    --gate load=0.5s       import, load and hash check in a new process (s, ms)
+    --gate latency=20ms    median of warm runs at the example's shape (s, ms)
+    --gate sqnr=90dB       the lowest SQNR of any output at any shape tried (dB)
+
+A breach is exit code 7: the artifact is not given its name.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from leptonc.compiler.errors import GateError, UsageError, VerificationError
+from leptonc.compiler.verification.trials import TrialResult
+from leptonc.runtime.arrays import Arrays, save_arrays
+from leptonc.runtime.errors import EnvironmentProblem
+
+UNITS = {
+    "size": {"B": 1.0, "kB": 1e3, "MB": 1e6, "GB": 1e9},
+    "load": {"s": 1.0, "ms": 1e-3},
+    "latency": {"s": 1.0, "ms": 1e-3},
+    "sqnr": {"dB": 1.0, "": 1.0},
+}
+WARM_RUNS = 20
+_QUANTITY = re.compile(r"(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>[A-Za-z]*)")
+
+
+@dataclass(frozen=True)
+class Gate:
+    """One budget, in bytes, seconds or dB; `text` is how the user wrote it."""
+
+    name: str
+    bound: float
+    text: str
+
+    @classmethod
+    def parse(cls, text: str) -> Gate:
+        """Read `size=400MB`, `load=0.5s`, `latency=20ms` or `sqnr=90dB`.
+
+        Raises:
+            UsageError: An unknown gate, number or unit.
+        """
+        name, _, quantity = text.partition("=")
+        match = _QUANTITY.fullmatch(quantity)
+        units = UNITS.get(name, {})
+        if match is None or match["unit"] not in units:
+            raise UsageError(
+                f"the gate {text!r} is not understood",
+                fix="write size=400MB, load=0.5s, latency=20ms or sqnr=90dB",
+            )
+        return cls(name, float(match["number"]) * units[match["unit"]], text)
+
+    def breach(self, value: float) -> str | None:
+        """Return how `value` breaks this gate, or None when it keeps it."""
+        kept = value >= self.bound if self.name == "sqnr" else value <= self.bound
+        return None if kept else f"{self.name} is {_spelt(self.name, value)}, the gate {self.text}"
+
+
+def check_gates(
+    gates: Sequence[Gate],
+    artifact: str,
+    inputs: Arrays,
+    results: Sequence[TrialResult],
+    *,
+    name: str,
+    not_run: str | None = None,
+) -> None:
+    """Measure what the gates need and compare.
+
+    Args:
+        gates: The budgets.
+        artifact: Where the finished file can be read.
+        inputs: The example inputs.
+        results: How the trials compared.
+        name: The artifact's final name, for the message.
+        not_run: Why the artifact cannot run on this machine, or None when it can.
+
+    Raises:
+        GateError: One or more gates are breached; all of them are named.
+        UsageError: A gate on SQNR without verification.
+        EnvironmentProblem: A gate on time, and the engine cannot run here.
+    """
+    if not gates:
+        return
+    values: dict[str, float] = {"size": float(Path(artifact).stat().st_size)}
+    if any(gate.name == "sqnr" for gate in gates):
+        values["sqnr"] = _lowest_sqnr(results)
+    timed = [gate.text for gate in gates if gate.name in {"load", "latency"}]
+    if timed and not_run is not None:
+        raise EnvironmentProblem(
+            f"the gate {timed[0]} cannot be measured on this machine: {not_run}",
+            where=f"{name}, which was not written",
+            fix="leave that gate out here, and check it where the artifact will run",
+        )
+    if timed:
+        values |= _measured(artifact, inputs)
+    breaches = [gate.breach(values[gate.name]) for gate in gates]
+    told = [breach for breach in breaches if breach is not None]
+    if told:
+        raise GateError(
+            "; ".join(told),
+            where=f"{name}, which was not written",
+            fix="change the model, the precision or the gate",
+        )
+
+
+def _lowest_sqnr(results: Sequence[TrialResult]) -> float:
+    if not results:
+        raise UsageError(
+            "a gate on sqnr needs the verification", fix="leave out --no-verify, or the gate"
+        )
+    errors = [error.sqnr_db for result in results for error in result.errors]
+    return min((error for error in errors if error is not None), default=float("inf"))
+
+
+def _measured(artifact: str, inputs: Arrays) -> dict[str, float]:
+    """Load and run the artifact in a new process; return seconds."""
+    with tempfile.TemporaryDirectory(prefix="leptonc-gate-") as scratch:
+        feed = Path(scratch) / "inputs.npz"
+        save_arrays(feed, inputs)
+        command = [
+            sys.executable,
+            "-P",
+            "-m",
+            "leptonc.compiler.measure.cold_start",
+            artifact,
+            str(feed),
+        ]
+        done = subprocess.run(
+            [*command, "0", str(WARM_RUNS)], capture_output=True, text=True, check=False
+        )
+    if done.returncode != 0:
+        raise VerificationError(
+            f"the artifact cannot be measured:\n{done.stderr.strip()}",
+            fix="this is a bug in leptonc or in the engine; please report it with this message",
+        )
+    record = json.loads(done.stdout)
+    return {"load": float(record["load_s"]), "latency": float(record["latency_s"])}
+
+
+def _spelt(name: str, value: float) -> str:
+    if name == "size":
+        return f"{value:,.0f} bytes"
+    return f"{value:.1f} dB" if name == "sqnr" else f"{value * 1e3:.1f} ms"

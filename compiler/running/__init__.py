@@ -1,0 +1,1 @@
+"""How a graph or a payload is run while compiling; services run artifacts by `leptonc.runtime`."""

@@ -1,0 +1,1 @@
+"""Activations that exporters write out in pieces: GELU, Swish, Mish and their kin."""

@@ -1,0 +1,1 @@
+"""Attention as one operator, from its products, scaling, mask and heads."""

@@ -1,0 +1,145 @@
+"""Attention as ONNX Runtime's own operators.
+
+    com.microsoft.Attention(x, [Wq Wk Wv], [bq bk bv], attention_bias=mask)
+    com.microsoft.MultiHeadAttention(Q, K, V, attention_bias=mask, past_key, past_value)
+
+Q, K and V are [batch, rows, heads*width]; the mask has four dimensions, of which the last two do
+not broadcast. One that only tells padding apart is given as integers [batch, columns] instead,
+greater than 0 for the keys that are kept. Rows without any key come out as from the Softmax: NaN for -inf, and all keys alike
+for any other number.
+
+Measured on a CPU, the first takes 0.75 to 0.97 of the primitive form's time, and the second 0.82
+to 1.04. What they cannot express is left to the standard operator.
+"""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from leptonc.passes.fusions.attention.core import Attention, obstacle
+from leptonc.passes.fusions.attention.key_padding import half_obstacle, read_padding
+from leptonc.passes.fusions.attention.mask import Mask, build_mask, read_mask
+from leptonc.passes.fusions.attention.projection import pack, read_outside, read_projections
+from leptonc.passes.fusions.attention.standard import (
+    Operator,
+    emit,
+    flat_factor,
+    flat_inputs,
+    with_past,
+    without_join,
+)
+from leptonc.passes.rewriting.build import AttributeValue, Build
+from leptonc.passes.rewriting.rule import ORT_CPU, ORT_CUDA, Rewritten, Rule
+from leptonc.passes.rewriting.site import Site
+
+_DOMAIN = "com.microsoft"
+
+# What ONNX Runtime has kernels for.
+_TYPES = {
+    ORT_CPU: frozenset({ir.DataType.FLOAT}),
+    ORT_CUDA: frozenset({ir.DataType.FLOAT, ir.DataType.FLOAT16}),
+}
+
+
+def _check(site: Site, found: Attention) -> str | None:
+    reason = obstacle(site, found)
+    if reason is not None:
+        return reason
+    if found.dtype not in _TYPES[site.target]:
+        return f"there is no kernel for {found.dtype}"
+    if found.scores.softcap:
+        return "the scores are capped"
+    if found.key.heads != found.query.heads:
+        return "several heads of queries share those of keys and values"
+    heads = (found.query, found.key, found.value)
+    if found.merged is None or not all(one.is_flat for one in heads):
+        return "the heads are not cut from three dimensions and joined again"
+    mask = read_mask(site, found)
+    if isinstance(mask, str):
+        return mask
+    reason = half_obstacle(site, mask, found.dtype)
+    if reason is not None or not found.guarded or not mask.terms:
+        return reason
+    if mask.bounds is None or mask.bounds.empty_rows:
+        return "the mask might have a row of nothing but -inf, which is guarded"
+    return None
+
+
+def _check_multi_head(site: Site, found: Attention) -> str | None:
+    reason = _check(site, found)
+    if reason is None and found.key.past is not None and found.key.width != found.value.width:
+        return "keys and values of the past differ in width"
+    return reason
+
+
+def _mask(
+    site: Site, build: Build, found: Attention, attributes: dict[str, AttributeValue]
+) -> tuple[ir.Value | None, ir.Value | None]:
+    """Return which keys are kept, or what is added to the scores."""
+    mask = read_mask(site, found)
+    assert isinstance(mask, Mask)
+    padding = None if found.key.past is not None else read_padding(site, mask)
+    if padding is None:
+        return None, build_mask(site, build, found, mask, raised=False)
+    attributes["mask_filter_value"] = padding.fill
+    return build.op("Cast", [padding.keep], {"to": ir.DataType.INT32.value}), None
+
+
+def _attributes(found: Attention) -> dict[str, AttributeValue]:
+    scale = found.scores.scale * flat_factor(found.query) * flat_factor(found.key)
+    return {"num_heads": found.query.heads, "scale": scale}
+
+
+def _multi_head(site: Site, found: Attention, build: Build) -> Rewritten:
+    attributes = _attributes(found)
+    inputs = [*flat_inputs(build, found), None, *_mask(site, build, found, attributes)]
+    operator = Operator("MultiHeadAttention", _DOMAIN, attributes, flat=True)
+    return emit(found, build, operator, inputs)
+
+
+def _projected(site: Site) -> Attention | None:
+    """Return an attention of one input to itself."""
+    found = without_join(site)
+    if found is None or found.merged is None or read_projections(site, found) is None:
+        return None
+    return found
+
+
+def _check_projected(site: Site, found: Attention) -> str | None:
+    parts = read_projections(site, found)
+    assert parts is not None
+    if found.value.factor != 1.0:
+        return "the values are scaled"
+    # That they are projections of one input says that queries and keys have as many rows.
+    return _check(site, found) or read_outside(site, found, parts)
+
+
+def _whole(site: Site, found: Attention, build: Build) -> Rewritten:
+    parts = read_projections(site, found)
+    assert parts is not None
+    weight, bias = pack(build, parts)
+    attributes = _attributes(found)
+    widths = [part.stop - part.start for part in parts]
+    if widths[2] != widths[0]:
+        attributes["qkv_hidden_sizes"] = widths
+    kept, added = _mask(site, build, found, attributes)
+    inputs = [parts[0].layer.input, weight, bias, kept, None, added]
+    return emit(found, build, Operator("Attention", _DOMAIN, attributes, flat=True), inputs)
+
+
+_TARGETS = frozenset({ORT_CPU, ORT_CUDA})
+
+RULES: tuple[Rule[Attention], ...] = (
+    Rule("packed-attention", ("MatMul",), _projected, _check_projected, _whole, _TARGETS),
+    Rule(
+        "multi-head-attention-past",
+        ("MatMul",),
+        with_past,
+        _check_multi_head,
+        _multi_head,
+        _TARGETS,
+    ),
+    Rule(
+        "multi-head-attention", ("MatMul",), without_join, _check_multi_head, _multi_head, _TARGETS
+    ),
+)

@@ -1,0 +1,1 @@
+"""What convolutions take into their weights, bias and pads."""

@@ -1,0 +1,1 @@
+"""Normalisation over layers, groups, instances and root mean squares, from its pieces."""

@@ -1,0 +1,1 @@
+"""Sums that join the normalisation or activation behind them."""

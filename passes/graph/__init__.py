@@ -1,0 +1,1 @@
+"""How a graph is read and edited safely; nothing here knows why."""

@@ -1,0 +1,1 @@
+"""Nodes that move, widen or cut values for nothing; nodes that compute are `passes.fusions`."""

@@ -1,0 +1,57 @@
+"""A rewrite rule: pattern, check, rewrite.
+
+A rule looks at one node, its anchor: the last node of what it replaces. `pattern` walks
+backwards from there and says whether the graph has the form; `check` says why the rewrite may
+not be made although it has; `rewrite` builds the replacement. A match that fails its check is a
+near miss, and is reported with the reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import onnx_ir as ir
+
+from leptonc.passes.rewriting.build import Build
+from leptonc.passes.rewriting.site import Site
+
+Match = TypeVar("Match")
+
+GENERIC, PRIMITIVE, ORT_CPU, ORT_CUDA = "generic", "primitive", "ort-cpu", "ort-cuda"
+
+# What a graph can be rewritten for.
+# generic: standard operators only, in their most telling form.
+# primitive: for engines that fuse attention and normalisation by themselves.
+# ort-cpu: ONNX Runtime's own operators where they are measured to be faster on a CPU.
+# ort-cuda: ONNX Runtime's own operators wherever there is one.
+TARGETS = (GENERIC, PRIMITIVE, ORT_CPU, ORT_CUDA)
+
+Rewritten = Mapping[ir.Value, ir.Value]
+
+
+@dataclass(frozen=True)
+class Rule(Generic[Match]):
+    """One rewrite.
+
+    Attributes:
+        name: For reports, in lower case with hyphens: "conv-batch-norm".
+        anchors: The operators it looks at; "Relu", or "com.microsoft.Gelu" with a domain.
+        pattern: Returns what it found around the anchor, or None when the graph has another
+            form there. It looks at structure only.
+        check: Returns the reason why the rewrite may not be made, or None when it may.
+        rewrite: Makes new nodes and weights with the `Build` it is given, and returns for each
+            value that is replaced the one to read instead. It must not change the graph.
+        targets: What the rule is for.
+        opset: The version of the standard domain that the new nodes need; a graph at an older
+            one is raised to it, where that is proven to change nothing.
+    """
+
+    name: str
+    anchors: tuple[str, ...]
+    pattern: Callable[[Site], Match | None]
+    check: Callable[[Site, Match], str | None]
+    rewrite: Callable[[Site, Match, Build], Rewritten]
+    targets: frozenset[str] = frozenset(TARGETS)
+    opset: int = 0

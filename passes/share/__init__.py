@@ -1,0 +1,1 @@
+"""Constants that are stored twice; nodes that compute the same are `passes.clean`."""

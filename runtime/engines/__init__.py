@@ -1,0 +1,1 @@
+"""How each engine opens and runs a variant; one folder an engine."""

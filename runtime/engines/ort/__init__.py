@@ -1,0 +1,1 @@
+"""Runs a variant on ONNX Runtime, on the CPU or a GPU."""

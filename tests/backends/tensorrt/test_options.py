@@ -1,0 +1,237 @@
+"""What can be asked of TensorRT, and what is refused by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from tensorrt_graphs import graph
+
+from leptonc.backends import Target, find_backend
+from leptonc.backends.errors import UnsupportedInterfaceError, UnsupportedTargetError
+from leptonc.backends.tensorrt.options import (
+    DimRange,
+    TensorRTOptions,
+    choose_flavour,
+    parse_bytes,
+    parse_capabilities,
+    parse_profile,
+)
+from leptonc.backends.tensorrt.profiles import input_ranges
+from leptonc.compiler.errors import UsageError
+from leptonc.compiler.settings.compile_settings import TENSORRT_OPTIONS, resolve_settings
+from leptonc.compiler.settings.tensorrt import describe_options, read_options, resolve_profiles
+from leptonc.compiler.sources.dimensions import DynamicDim
+
+
+def test_capabilities_are_read_with_and_without_a_point():
+    assert parse_capabilities("86, 8.9,120,86") == ("86", "89", "120")
+    assert TensorRTOptions(sm=("120", "86")).capabilities() == ("8.6", "12.0")
+
+
+@pytest.mark.parametrize("text", ["", "86,", "sm86", "1", "1234", "８６"])
+def test_other_texts_are_no_capabilities(text):
+    with pytest.raises(ValueError, match="is not a compute capability"):
+        parse_capabilities(text)
+
+
+def test_a_profile_is_read_in_any_order():
+    assert parse_profile("sequence=16:128:512, batch=4") == (
+        ("batch", DimRange(4, 4, 4)),
+        ("sequence", DimRange(16, 128, 512)),
+    )
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "batch",
+        "batch=",
+        "=1:2:3",
+        "batch=1:2",
+        "batch=3:2:1",
+        "batch=0:1:2",
+        "batch=1:2:-3",
+        "batch=1:2:2147483648",
+        "batch=1,batch=2",
+    ],
+)
+def test_other_texts_are_no_profiles(text):
+    with pytest.raises(ValueError, match="is not NAME=MIN:USUAL:MAX|given twice"):
+        parse_profile(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("4GB", 4 << 30), ("512 mb", 512 << 20), ("1000", 1000)]
+)
+def test_sizes_are_read_with_their_units(text, size):
+    assert parse_bytes(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "GB", "4TB", "-1", "0", "1.5GB"])
+def test_other_texts_are_no_sizes(text):
+    with pytest.raises(ValueError, match="is not a size"):
+        parse_bytes(text)
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"sm": ("90",)}, "--sm 90"),
+        ({"sm": ("86", "70")}, "--sm 70"),
+        ({"timing_cache": Path("c")}, "--timing-cache"),
+        ({"version_compatible": True}, "--version-compatible"),
+        ({"hardware_compatible": "ampere_plus"}, "--hardware-compatible"),
+        ({"strip_weights": True}, "--strip-weights"),
+        ({"flavour": "classic", "sm": ("86",)}, "--sm"),
+    ],
+)
+def test_what_a_flavour_lacks_is_refused_by_name(options, told):
+    target = Target("tensorrt", "gpu", tensorrt=TensorRTOptions(**{"flavour": "rtx", **options}))
+    with pytest.raises(UnsupportedTargetError, match=told) as caught:
+        find_backend(target)
+    assert caught.value.exit_code == 4
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"timing_cache": Path("c")},
+        {"version_compatible": True},
+        {"hardware_compatible": "ampere_plus"},
+        {"strip_weights": True},
+        {"weight_streaming": True, "workspace": 1 << 30, "builder_level": 3},
+    ],
+)
+def test_the_classic_flavour_has_them(options):
+    assert TensorRTOptions(**options).refusal("classic") is None
+
+
+def test_an_option_of_the_other_flavour_says_what_to_do():
+    options = TensorRTOptions(flavour="rtx", strip_weights=True)
+    with pytest.raises(UnsupportedTargetError, match="--strip-weights") as refused:
+        find_backend(Target("tensorrt", "gpu", tensorrt=options))
+    assert "--flavour classic" in str(refused.value.fix)
+
+
+@pytest.mark.parametrize("precision", ["fp8", "auto"])
+def test_a_precision_that_is_not_built_is_refused(precision):
+    with pytest.raises(UnsupportedTargetError, match=precision):
+        find_backend(Target("tensorrt", "gpu", precision))
+
+
+@pytest.mark.parametrize(
+    ("asked", "installed", "chosen"),
+    [
+        (None, {"rtx": True, "classic": False}, "rtx"),
+        (None, {"rtx": False, "classic": True}, "classic"),
+        (None, {"rtx": True, "classic": True}, "rtx"),
+        (None, {"rtx": False, "classic": False}, "rtx"),
+        ("classic", {"rtx": True, "classic": False}, "classic"),
+    ],
+)
+def test_the_flavour_is_the_one_asked_for_or_installed(asked, installed, chosen):
+    assert choose_flavour(asked, installed) == chosen
+
+
+def test_an_unknown_flavour_is_refused():
+    with pytest.raises(UnsupportedTargetError, match="'lite' is not a flavour"):
+        choose_flavour("lite", {"rtx": True, "classic": True})
+
+
+AXES = {
+    "ids": {0: DynamicDim("batch", 1, 64), 1: DynamicDim("sequence", 1, None)},
+    "mask": {0: DynamicDim("batch", 1, 64)},
+}
+SIZES = {"batch": 2, "sequence": 16}
+
+
+def test_what_a_profile_leaves_out_has_the_bounds_of_the_source():
+    options = TensorRTOptions(profile=(parse_profile("sequence=1:8:32"),))
+    assert resolve_profiles(options, AXES, SIZES) == (
+        {"batch": DimRange(1, 2, 64), "sequence": DimRange(1, 8, 32)},
+    )
+
+
+@pytest.mark.parametrize(
+    ("profiles", "told"),
+    [
+        ((), "'sequence' has no upper bound"),
+        (("width=1:2:3",), "a dimension 'width' that the source does not have"),
+        (("sequence=1:8:32,batch=1:2:65",), "leaves the bounds of the source, 1 to 64"),
+    ],
+)
+def test_profiles_that_do_not_fit_the_source_are_refused(profiles, told):
+    options = TensorRTOptions(profile=tuple(map(parse_profile, profiles)))
+    with pytest.raises(UsageError, match=told):
+        resolve_profiles(options, AXES, SIZES)
+
+
+def test_each_input_gets_its_range():
+    model = graph(
+        "g (float[batch,3,sequence] x, float s) => (float[batch,3,sequence] y) { y = Mul(x, s) }"
+    )
+    ranges = input_ranges(model, {"batch": DimRange(1, 2, 4), "sequence": DimRange(5, 6, 7)})
+    assert ranges == {
+        "x": {"min": [1, 3, 5], "opt": [2, 3, 6], "max": [4, 3, 7]},
+        "s": {"min": [], "opt": [], "max": []},
+    }
+
+
+def test_a_dimension_without_a_range_is_refused():
+    model = graph("g (float[batch,3] x) => (float[batch,3] y) { y = Relu(x) }")
+    with pytest.raises(UnsupportedTargetError, match="axis 0 of the input 'x'"):
+        input_ranges(model, {})
+
+
+def test_an_input_of_more_axes_than_tensorrt_takes_is_refused():
+    shape = ",".join("1" * 9)
+    model = graph(f"g (float[{shape}] x) => (float[{shape}] y) {{ y = Relu(x) }}")
+    with pytest.raises(UnsupportedInterfaceError, match="rank 9"):
+        input_ranges(model, {})
+
+
+def test_flags_and_a_settings_file_say_the_same(tmp_path):
+    recipe = tmp_path / "net.py"
+    recipe.write_text("")
+    flags = resolve_settings(
+        str(recipe),
+        {"target": ("tensorrt",), "sm": "86,89", "profile": ("batch=1:2:4",), "workspace": "1GB"},
+    )
+    recipe.with_suffix(".toml").write_text(
+        '[compile]\ntarget = "tensorrt"\nsm = [86, 89]\nprofile = "batch=1:2:4"\n'
+        'workspace = "1GB"\n'
+    )
+    assert resolve_settings(str(recipe), {}).tensorrt == flags.tensorrt
+    described = describe_options(flags.tensorrt)
+    assert described["sm"] == "8.6, 8.9"
+    assert described["profile"] == "batch=1:2:4"
+    assert described["workspace"] == str(1 << 30)
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ({"flavour": "lite"}, "'lite' is not one of rtx, classic"),
+        ({"sm": "x"}, "sm: 'x' is not a compute capability"),
+        ({"profile": ["batch"]}, "profile: 'batch' is not NAME=MIN:USUAL:MAX"),
+        ({"profile": [3]}, "is not a list of texts"),
+        ({"builder_level": 6}, "builder-level: 6 is not a level from 0 to 5"),
+        ({"workspace": "much"}, "workspace: 'much' is not a size"),
+        ({"weight_streaming": "yes"}, "'yes' is neither true nor false"),
+        ({"hardware_compatible": "all"}, "'all' is not one of"),
+    ],
+)
+def test_values_that_make_no_sense_are_refused(values, told):
+    with pytest.raises(UsageError, match=told):
+        read_options(values, "net.toml")
+
+
+def test_options_without_the_target_are_refused():
+    with pytest.raises(UsageError, match="--sm: only the target tensorrt has this"):
+        resolve_settings("net.py", {"sm": "86"})
+
+
+def test_every_option_can_stand_in_a_settings_file():
+    assert set(TENSORRT_OPTIONS) == set(TensorRTOptions.__dataclass_fields__)

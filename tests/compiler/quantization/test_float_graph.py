@@ -1,0 +1,133 @@
+"""From a recipe to integers: every range method on the digits, the table, and the whole command."""
+
+from __future__ import annotations
+
+import json
+import runpy
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from leptonc.backends.base import Target
+from leptonc.backends.ort.backend import OrtBackend
+from leptonc.compiler.calibration.observe import observe_ranges
+from leptonc.compiler.cli import main
+from leptonc.compiler.console.progress import Stages
+from leptonc.compiler.driver import Subject, open_and_export
+from leptonc.compiler.errors import UsageError
+from leptonc.compiler.quantization.float_graph import account, float_graph, quantized
+from leptonc.compiler.running.graph_runner import GraphRunner
+from leptonc.compiler.settings.compile_settings import (
+    METHODS,
+    RANGE_METHODS,
+    CompileSettings,
+    resolve_settings,
+)
+from leptonc.passes.quantize import default_plan
+from leptonc.passes.ranges import methods as range_methods
+from leptonc.passes.ranges.table import write_ranges
+from leptonc.passes.schedule import canonicalize
+from leptonc.runtime import load
+
+MODELS = Path(__file__).resolve().parents[3] / "models"
+DIGITS = str(MODELS / "digits_cnn.py")
+TARGET = Target("ort", "cpu", "int8")
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> tuple[Subject, Path]:
+    """The exported digits network and its calibration table."""
+    subject = open_and_export(CompileSettings(DIGITS, Path("unused.lepton")), Stages())
+    canonical = subject.model.clone()
+    canonicalize(canonical, target="ort-cpu")
+    table = tmp_path_factory.mktemp("table") / "ranges.json"
+    write_ranges(table, observe_ranges(canonical, subject.source, limit=100))
+    return subject, table
+
+
+@pytest.fixture(scope="module")
+def evaluate():
+    sys.path.insert(0, str(MODELS))
+    try:
+        yield runpy.run_path(DIGITS)["evaluate"]
+    finally:
+        sys.path.remove(str(MODELS))
+
+
+@pytest.mark.parametrize("method", RANGE_METHODS)
+def test_digits_lose_nothing_to_any_range_method(digits, evaluate, tmp_path, method):
+    subject, table = digits
+    settings = CompileSettings(
+        DIGITS, Path("x.lepton"), precision="int8", calibration=table, range_method=method
+    )
+    model = subject.model.clone()
+    floats = float_graph(model, subject.source, settings, TARGET, Stages())
+    made, _ = quantized(floats, floats.plan, TARGET)
+    before = evaluate(GraphRunner(subject.model.clone()))["accuracy"]
+    after = evaluate(GraphRunner(made))["accuracy"]
+    assert after >= before - 0.003
+    payload = OrtBackend().build(made, TARGET, tmp_path)
+    assert len(payload.integers) == len(floats.plan.quantized) == 4
+    about = account(settings, floats, floats.plan)
+    assert {entry["range_method"] for entry in about["layers"]} == {method}
+    assert about["calibration"]["samples"] == 100
+
+
+def test_equal_inputs_give_equal_graphs(digits, tmp_path):
+    subject, table = digits
+    settings = CompileSettings(DIGITS, Path("x.lepton"), precision="int8", calibration=table)
+    graphs = []
+    for name in ("a", "b"):
+        floats = float_graph(subject.model.clone(), subject.source, settings, TARGET, Stages())
+        made, _ = quantized(floats, floats.plan, TARGET)
+        graphs.append(OrtBackend().build(made, TARGET, tmp_path / name).graph)
+    assert graphs[0] == graphs[1]
+
+
+def test_the_command_writes_an_artifact_that_says_how_each_layer_runs(digits, tmp_path, capsys):
+    _, table = digits
+    output = tmp_path / "digits.lepton"
+    arguments = ["compile", DIGITS, "-p", "int8", "--calibration", str(table), "--json"]
+    assert main([*arguments, "-o", str(output)]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert [variant["precision"] for variant in answer["variants"]] == ["int8"]
+    session = load(output)
+    about = session.manifest["quantization"]["ort-cpu-int8"]
+    assert {layer["method"] for layer in about["layers"]} == {"static"}
+    operators = session.manifest["evidence"]["integers"]["ort-cpu-int8"]
+    assert sorted(operators.values()) == ["QGemm", "QLinearConv", "QLinearConv", "QLinearConv"]
+    image = np.zeros((1, 1, 8, 8), np.float32)
+    assert session(image=image)["logits"].shape == (1, 10)
+
+
+def test_a_table_of_another_graph_is_refused(digits, tmp_path, capsys):
+    _, table = digits
+    output = tmp_path / "x.lepton"
+    arguments = ["compile", DIGITS, "-p", "int8", "--calibration", str(table), "--opset", "21"]
+    assert main([*arguments, "-o", str(output), "-q"]) == 3
+    assert "another graph" in capsys.readouterr().err
+    assert not output.exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ({"quantization": "static"}, "--quantization is for quantised models"),
+        ({"block_size": 32, "precision": "fp32"}, "--block-size is for quantised"),
+        ({"percentile": 99.0, "precision": "int8"}, "--range-method percentile"),
+        (
+            {"percentile": 40.0, "precision": "int8", "range_method": "percentile"},
+            "leaves nothing",
+        ),
+    ],
+)
+def test_settings_that_mean_nothing_are_refused(flags, words):
+    with pytest.raises(UsageError, match=words):
+        resolve_settings("model.onnx", flags)
+
+
+def test_the_choices_of_the_command_are_those_of_the_passes():
+    assert set(METHODS) == set(default_plan.METHODS)
+    assert set(RANGE_METHODS) == set(range_methods.METHODS)
