@@ -5,29 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
-import onnx_ir as ir
 
-from leptonc.backends.errors import UnsupportedTargetError
-from leptonc.backends.tensorrt.options import DimProfile, TensorRTOptions
+from leptonc.backends.row import TargetRow
 
-# Every target by the name that people write, as backend and device.
-TARGETS = {
-    "ort-cpu": ("ort", "cpu"),
-    "ort-cuda": ("ort", "gpu"),
-    "tensorrt": ("tensorrt", "gpu"),
-}
-# What the passes rewrite for, by backend and device.
-_REWRITTEN_FOR = {
-    ("ort", "cpu"): "ort-cpu",
-    ("ort", "gpu"): "ort-cuda",
-    ("tensorrt", "gpu"): "primitive",
-}
-# Named in the plans, so that asking for one is not told to be a spelling mistake.
-PLANNED_TARGETS = ("openvino",)
-REQUIREMENTS = ("portable", "native")
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
 _PIECE = 4 << 20
 
 # Gets how much of the work is done, from 0 to 1, and what is being done.
@@ -39,65 +25,62 @@ def ignore_progress(done: float, text: str) -> None:
 
 
 @dataclass(frozen=True)
+class DimRange:
+    """The smallest, the most usual and the largest size of a dimension."""
+
+    min: int
+    opt: int
+    max: int
+
+    def __str__(self) -> str:
+        return f"{self.min}:{self.opt}:{self.max}"
+
+
+# One range for each named dimension.
+DimProfile = Mapping[str, DimRange]
+
+
+@dataclass(frozen=True)
 class Target:
     """What to build for.
 
     Attributes:
         backend: The name of one of `BACKENDS`: "ort".
-        device: "cpu" or "gpu".
+        row: Its name, its device, and what the passes rewrite for.
         precision: "fp32", "fp16", "int8", ...
         require: What the artifact may demand of a machine: "portable" for any machine,
             "native" for machines with the instruction sets of this one.
-        tensorrt: The options of a TensorRT target.
+        options: What was asked of the backend: of the type of its row's `options`, or None.
         profiles: The ranges of the named dimensions to build for, where the engine needs them.
     """
 
     backend: str
-    device: str
+    row: TargetRow
     precision: str = "fp32"
     require: str = "portable"
-    tensorrt: TensorRTOptions = TensorRTOptions()
+    options: Any = None
     profiles: tuple[DimProfile, ...] = ()
 
-    @classmethod
-    def parse(cls, text: str, *, precision: str = "fp32", require: str | None = None) -> Target:
-        """Read the name of a target, one of `TARGETS`: "ort-cpu".
+    @property
+    def device(self) -> str:
+        """Where it runs: "cpu" or "gpu"."""
+        return self.row.device
 
-        Raises:
-            UnsupportedTargetError: There is no such target, or an unknown requirement.
-        """
-        if text in PLANNED_TARGETS:
-            raise UnsupportedTargetError(
-                f"this version of leptonc does not build for {text!r} yet", fix="use ort-cpu"
-            )
-        if text not in TARGETS:
-            raise UnsupportedTargetError(
-                f"{text!r} is not a target", fix=f"use one of: {', '.join(TARGETS)}"
-            )
-        backend, device = TARGETS[text]
-        if require not in (None, *REQUIREMENTS):
-            raise UnsupportedTargetError(
-                f"{require!r} is not something an artifact can require",
-                fix=f"use one of: {', '.join(REQUIREMENTS)}",
-            )
-        return cls(backend, device, precision, require or "portable")
+    @property
+    def plain_name(self) -> str:
+        """What people write for it: "ort-cpu"."""
+        return self.row.name
+
+    @property
+    def platform(self) -> str:
+        """What the passes rewrite for: one of `leptonc.passes.TARGETS`."""
+        return self.row.platform
 
     @property
     def name(self) -> str:
         """The name of the variant built for it: the target's, and the precision unless fp32."""
         plain = self.plain_name
         return plain if self.precision == "fp32" else f"{plain}-{self.precision}"
-
-    @property
-    def plain_name(self) -> str:
-        """What people write for it: "ort-cpu"."""
-        found = [name for name, key in TARGETS.items() if key == (self.backend, self.device)]
-        return found[0] if found else f"{self.backend}-{self.device}"
-
-    @property
-    def platform(self) -> str:
-        """What the passes rewrite for: one of `leptonc.passes.TARGETS`."""
-        return _REWRITTEN_FOR[self.backend, self.device]
 
 
 @dataclass(frozen=True)
@@ -116,6 +99,8 @@ class PayloadWeight:
 
     def chunks(self) -> Iterator[bytes | memoryview]:
         """Give the little-endian bytes in order, never all of a file at once."""
+        import onnx_ir as ir
+
         if not isinstance(self.tensor, ir.ExternalTensor):
             array = np.array(self.tensor.numpy(), order="C", copy=None)
             yield array.reshape(-1).view(np.uint8).data

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from leptonc.backends.base import Target
-from leptonc.backends.tensorrt.options import TensorRTOptions
+from leptonc.backends.rows import parse_target
 from leptonc.compiler.settings.compile_settings import CompileSettings
 from leptonc.compiler.settings.tensorrt import resolve_profiles
 from leptonc.compiler.sources.dimensions import example_sizes
@@ -24,12 +24,15 @@ def targets_of(settings: CompileSettings) -> tuple[Target, ...]:
         raise UnsupportedError(
             f"a target is given twice: {', '.join(settings.target)}", fix="give each target once"
         )
-    return tuple(
-        replace(
-            Target.parse(name, precision=settings.precision, require=settings.require),
-            tensorrt=settings.tensorrt or TensorRTOptions(),
-        )
+    targets = (
+        parse_target(name, precision=settings.precision, require=settings.require)
         for name in settings.target
+    )
+    return tuple(
+        replace(target, options=settings.tensorrt)
+        if settings.tensorrt is not None and target.options is not None
+        else target
+        for target in targets
     )
 
 
@@ -41,7 +44,7 @@ def with_profiles(targets: Sequence[Target], source: Source) -> tuple[Target, ..
     """
     sizes = example_sizes(source.inputs, source.axes)
     return tuple(
-        replace(target, profiles=resolve_profiles(target.tensorrt, source.axes, sizes))
+        replace(target, profiles=resolve_profiles(target.options, source.axes, sizes))
         if target.backend == "tensorrt"
         else target
         for target in targets

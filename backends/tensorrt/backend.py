@@ -62,7 +62,8 @@ class TensorRTBackend:
             return f"the tensorrt backend does not build precision {target.precision!r} yet"
         if target.require == "native":
             return "what a TensorRT plan demands does not depend on the CPU"
-        return target.tensorrt.refusal(flavour_of(target.tensorrt))
+        options: TensorRTOptions = target.options
+        return options.refusal(flavour_of(options))
 
     def build(
         self,
@@ -85,7 +86,7 @@ class TensorRTBackend:
             UnsupportedTargetError: A dimension has no range, or the graph another precision.
             BuildError: The builder failed or crashed.
         """
-        flavour = flavour_of(target.tensorrt)
+        flavour = flavour_of(target.options)
         require_installed(flavour)
         require_precision(model, target)
         source = model.clone()
@@ -154,7 +155,7 @@ def check_coverage(
         here, or when nodes are known to be refused, which may crash the parser.
     """
     found = find_uncovered(model, infer_facts(model), _capabilities(target))
-    flavour = flavour_of(target.tensorrt)
+    flavour = flavour_of(target.options)
     if found or find_spec(_MODULES[flavour]) is None:
         return found, None
     folder = workdir / target.name
@@ -170,11 +171,11 @@ def check_coverage(
 
 
 def _capabilities(target: Target) -> tuple[str, ...]:
-    return target.tensorrt.capabilities() if flavour_of(target.tensorrt) == RTX else ()
+    return target.options.capabilities() if flavour_of(target.options) == RTX else ()
 
 
 def _request(target: Target, path: Path, profiles: tuple[Ranges, ...]) -> BuildRequest:
-    options = target.tensorrt
+    options = target.options
     flags = []
     if options.weight_streaming:
         flags.append("WEIGHT_STREAMING")
@@ -219,7 +220,7 @@ def refuse_parsed(result: Mapping[str, Any], source: ir.Model) -> NoReturn:
 def _variant(
     target: Target, result: Mapping[str, Any], profiles: tuple[Ranges, ...]
 ) -> dict[str, Any]:
-    options = target.tensorrt
+    options = target.options
     flavour = flavour_of(options)
     return {
         "name": target.name,

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from leptonc.backends.base import DimRange
 from leptonc.backends.errors import UnsupportedTargetError
 from leptonc.runtime.artifact.plan_demands import TENSORRT, TENSORRT_RTX
 
@@ -30,22 +31,6 @@ _CLASSIC_ONLY: Mapping[str, tuple[str, str]] = {
     ),
     "strip_weights": ("--strip-weights", "it cannot strip or refit a plan without a GPU"),
 }
-
-
-@dataclass(frozen=True)
-class DimRange:
-    """The smallest, the most usual and the largest size of a dimension."""
-
-    min: int
-    opt: int
-    max: int
-
-    def __str__(self) -> str:
-        return f"{self.min}:{self.opt}:{self.max}"
-
-
-# One optimisation profile: a range for each named dimension.
-DimProfile = Mapping[str, DimRange]
 
 
 @dataclass(frozen=True)

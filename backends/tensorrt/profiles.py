@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 import onnx_ir as ir
 
+from leptonc.backends.base import DimProfile
 from leptonc.backends.errors import UnsupportedInterfaceError, UnsupportedTargetError
-from leptonc.backends.tensorrt.options import DimProfile
 
 # For each input its shapes by "min", "opt" and "max", as the manifest holds them.
 Ranges = Mapping[str, Mapping[str, list[int]]]

@@ -6,12 +6,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from leptonc.backends.base import DimProfile, DimRange
 from leptonc.backends.tensorrt.options import (
     FLAVOURS,
     HARDWARE_LEVELS,
     HIGHEST_LEVEL,
-    DimProfile,
-    DimRange,
     TensorRTOptions,
     parse_bytes,
     parse_capabilities,

@@ -11,7 +11,7 @@ from typing import Any
 import onnx.parser
 from small_artifacts import BATCH, LINEAR, linear_weights, manifest, parse, section, spec, write
 
-from leptonc.backends import Target, find_backend
+from leptonc.backends import find_backend, parse_target
 from leptonc.backends.pack import pack
 from leptonc.runtime.engines.tensorrt.plan_check import this_system
 
@@ -97,8 +97,8 @@ def two_variants(path: Path, change: Callable[[dict[str, Any]], object] | None =
     The plan is of another model: nothing here can load it.
     """
     with tempfile.TemporaryDirectory() as folder:
-        payload = find_backend(Target.parse("ort-cpu")).build(
-            parse(LINEAR, linear_weights()), Target.parse("ort-cpu"), Path(folder)
+        payload = find_backend(parse_target("ort-cpu")).build(
+            parse(LINEAR, linear_weights()), parse_target("ort-cpu"), Path(folder)
         )
         sections, variants = pack([payload])
         tensorrt = plan_variant(demands=demands(profiles=[{"x": sizes([1, 32], [4, 32], [8, 32])}]))

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from leptonc.backends import Target, find_backend
+from leptonc.backends import find_backend, parse_target
 from leptonc.backends.pack import pack
 from leptonc.runtime.artifact.layout import CHUNK
 from leptonc.runtime.artifact.reader import SectionData, stage_artifact
@@ -87,7 +87,7 @@ def build(
     require: str | None = None,
 ) -> Path:
     """Compile `model` for ONNX Runtime and write it; `change` may edit the variant's entry."""
-    target = Target.parse("ort-cpu", require=require)
+    target = parse_target("ort-cpu", require=require)
     sections, variants = pack([find_backend(target).build(model, target, workdir)])
     if change is not None:
         change(variants[0])

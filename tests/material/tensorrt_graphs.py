@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import onnx
 import onnx_ir as ir
 
-from leptonc.backends.base import Target
-from leptonc.backends.tensorrt.options import DimRange, TensorRTOptions
+from leptonc.backends import parse_target
+from leptonc.backends.base import DimRange, Target
+from leptonc.backends.tensorrt.options import TensorRTOptions
 
 HEADER = '<ir_version: 10, opset_import: ["" : 20, "com.microsoft" : 1, "acme" : 1]>\n'
 BATCH = {"batch": DimRange(1, 2, 8)}
@@ -24,7 +27,7 @@ def graph(text: str) -> ir.Model:
 def target(precision: str = "fp32", **options: object) -> Target:
     """Return a target of the flavour that builds here."""
     chosen = TensorRTOptions(**{"flavour": "rtx", "sm": ("86", "89"), **options})
-    return Target("tensorrt", "gpu", precision, tensorrt=chosen, profiles=(BATCH,))
+    return replace(parse_target("tensorrt", precision=precision), options=chosen, profiles=(BATCH,))
 
 
 def linear(dtype: str = "float") -> ir.Model:

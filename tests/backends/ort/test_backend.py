@@ -13,7 +13,7 @@ import pytest
 import small_artifacts
 from small_artifacts import build, parse, spec
 
-from leptonc.backends import Target, find_backend
+from leptonc.backends import find_backend, parse_target
 from leptonc.backends.base import Payload
 from leptonc.runtime import load
 from leptonc.runtime.machine import instruction_sets
@@ -22,7 +22,7 @@ RNG = np.random.default_rng(3)
 
 
 def payload_of(model: ir.Model, folder: Path, require: str | None = None) -> Payload:
-    target = Target.parse("ort-cpu", require=require)
+    target = parse_target("ort-cpu", require=require)
     return find_backend(target).build(model, target, folder)
 
 

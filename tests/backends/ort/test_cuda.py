@@ -10,14 +10,14 @@ import onnx_ir as ir
 import pytest
 from small_artifacts import parse
 
-from leptonc.backends import Target, find_backend
+from leptonc.backends import find_backend, parse_target
 from leptonc.backends.errors import PlacementError, UnsupportedOperatorError
 from leptonc.backends.ort.cuda import read_cuda_placement
 from leptonc.backends.ort.cuda_kernels import missing_kernel
 from leptonc.runtime.engines.ort.cuda_provider import CUDA
 
 HEAD = '<ir_version: 10, opset_import: ["" : 20, "com.microsoft" : 1, "own" : 1]>'
-TARGET = Target.parse("ort-cuda")
+TARGET = parse_target("ort-cuda")
 
 
 def build(text: str, folder: Path, weights: dict[str, np.ndarray] | None = None):

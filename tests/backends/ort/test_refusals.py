@@ -8,7 +8,7 @@ import onnx_ir as ir
 import pytest
 from small_artifacts import parse
 
-from leptonc.backends import Target, find_backend
+from leptonc.backends import Target, TargetRow, find_backend, parse_target
 from leptonc.backends.errors import (
     BuildError,
     UnsupportedInterfaceError,
@@ -23,7 +23,7 @@ HEAD = '<ir_version: 10, opset_import: ["" : 20, "com.example" : 3]>'
 
 
 def build(model: ir.Model, folder: Path) -> None:
-    OrtBackend().build(model, Target("ort", "cpu"), folder)
+    OrtBackend().build(model, parse_target("ort-cpu"), folder)
 
 
 def named(model: ir.Model) -> ir.Model:
@@ -103,7 +103,7 @@ def test_a_function_that_onnx_runtime_can_inline_works(tmp_path: Path) -> None:
         <domain: "com.example", opset_import: ["" : 20]>
         Twice (a) => (b) {{ b = Add(a, a) }}"""
     )
-    payload = OrtBackend().build(model, Target("ort", "cpu"), tmp_path)
+    payload = OrtBackend().build(model, parse_target("ort-cpu"), tmp_path)
     assert [node.op_type for node in payload.model().graph] == ["Add"]
 
 
@@ -149,7 +149,7 @@ def test_an_opset_that_onnx_runtime_does_not_read_is_refused(tmp_path: Path) -> 
 def test_the_file_version_is_set_to_one_that_is_read(version: int, tmp_path: Path) -> None:
     model = parse(f"{HEAD} g (float[2] x) => (float[2] y) {{ y = Neg(x) }}")
     model.ir_version = version
-    payload = OrtBackend().build(model, Target("ort", "cpu"), tmp_path)
+    payload = OrtBackend().build(model, parse_target("ort-cpu"), tmp_path)
     assert 8 <= payload.model().ir_version <= 13
     assert model.ir_version == version
 
@@ -183,28 +183,28 @@ TARGETS = [
 @pytest.mark.parametrize(("text", "message"), TARGETS)
 def test_a_target_that_does_not_exist_is_refused(text: str, message: str) -> None:
     with pytest.raises(UnsupportedTargetError, match=message) as caught:
-        find_backend(Target.parse(text))
+        find_backend(parse_target(text))
     assert caught.value.exit_code == 4
     assert caught.value.fix
 
 
 def test_a_target_without_a_backend_is_refused() -> None:
     with pytest.raises(UnsupportedTargetError, match="there is no backend 'nope'"):
-        find_backend(Target("nope", "cpu"))
+        find_backend(Target("nope", TargetRow("nope", "cpu", "generic")))
 
 
 def test_a_precision_that_does_not_exist_is_refused() -> None:
     with pytest.raises(UnsupportedTargetError, match="does not build precision 'int3' yet"):
-        find_backend(Target.parse("ort-cpu", precision="int3"))
+        find_backend(parse_target("ort-cpu", precision="int3"))
 
 
 def test_a_requirement_that_does_not_exist_is_refused() -> None:
     with pytest.raises(LeptonError, match="'avx' is not something an artifact can require"):
-        Target.parse("ort-cpu", require="avx")
+        parse_target("ort-cpu", require="avx")
 
 
 def test_targets_name_their_variants() -> None:
-    assert Target.parse("ort-cpu").name == "ort-cpu"
-    assert Target.parse("ort-cpu", precision="int8").name == "ort-cpu-int8"
-    assert Target.parse("ort-cpu").require == "portable"
-    assert Target.parse("ort-cpu") == Target("ort", "cpu", "fp32", "portable")
+    assert parse_target("ort-cpu").name == "ort-cpu"
+    assert parse_target("ort-cpu", precision="int8").name == "ort-cpu-int8"
+    assert parse_target("ort-cpu").require == "portable"
+    assert parse_target("ort-cpu") == parse_target("ort-cpu", precision="fp32", require="portable")

@@ -15,7 +15,7 @@ import onnx_ir as ir
 import pytest
 from tensorrt_graphs import graph, in_blocks, linear, quantised, target
 
-from leptonc.backends.base import ignore_progress
+from leptonc.backends.base import DimRange, ignore_progress
 from leptonc.backends.errors import (
     BuildError,
     UnsupportedOperatorError,
@@ -23,7 +23,6 @@ from leptonc.backends.errors import (
 )
 from leptonc.backends.tensorrt import process as tensorrt_process
 from leptonc.backends.tensorrt.backend import TensorRTBackend, check_coverage
-from leptonc.backends.tensorrt.options import DimRange
 from leptonc.backends.tensorrt.process import BuildRequest, run_builder
 from leptonc.runtime.artifact.plan_demands import parse_plan_demands
 from leptonc.runtime.engines.tensorrt.plan_check import this_system

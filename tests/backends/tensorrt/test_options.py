@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from tensorrt_graphs import graph
 
-from leptonc.backends import Target, find_backend
+from leptonc.backends import find_backend, parse_target
 from leptonc.backends.errors import UnsupportedInterfaceError, UnsupportedTargetError
 from leptonc.backends.tensorrt.options import (
     DimRange,
@@ -88,7 +89,9 @@ def test_other_texts_are_no_sizes(text):
     ],
 )
 def test_what_a_flavour_lacks_is_refused_by_name(options, told):
-    target = Target("tensorrt", "gpu", tensorrt=TensorRTOptions(**{"flavour": "rtx", **options}))
+    target = replace(
+        parse_target("tensorrt"), options=TensorRTOptions(**{"flavour": "rtx", **options})
+    )
     with pytest.raises(UnsupportedTargetError, match=told) as caught:
         find_backend(target)
     assert caught.value.exit_code == 4
@@ -111,14 +114,14 @@ def test_the_classic_flavour_has_them(options):
 def test_an_option_of_the_other_flavour_says_what_to_do():
     options = TensorRTOptions(flavour="rtx", strip_weights=True)
     with pytest.raises(UnsupportedTargetError, match="--strip-weights") as refused:
-        find_backend(Target("tensorrt", "gpu", tensorrt=options))
+        find_backend(replace(parse_target("tensorrt"), options=options))
     assert "--flavour classic" in str(refused.value.fix)
 
 
 @pytest.mark.parametrize("precision", ["fp8", "auto"])
 def test_a_precision_that_is_not_built_is_refused(precision):
     with pytest.raises(UnsupportedTargetError, match=precision):
-        find_backend(Target("tensorrt", "gpu", precision))
+        find_backend(parse_target("tensorrt", precision=precision))
 
 
 @pytest.mark.parametrize(

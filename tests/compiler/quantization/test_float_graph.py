@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from leptonc.backends.base import Target
+from leptonc.backends import parse_target
 from leptonc.backends.ort.backend import OrtBackend
 from leptonc.compiler.calibration.observe import observe_ranges
 from leptonc.compiler.cli import main
@@ -33,7 +33,7 @@ from leptonc.runtime import load
 
 MODELS = Path(__file__).resolve().parents[3] / "models"
 DIGITS = str(MODELS / "digits_cnn.py")
-TARGET = Target("ort", "cpu", "int8")
+TARGET = parse_target("ort-cpu", precision="int8")
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from leptonc.backends.base import Target
+from leptonc.backends import parse_target
 from leptonc.backends.errors import PlacementError
 from leptonc.backends.ort.backend import OrtBackend
 from leptonc.backends.ort.integers import read_integers
@@ -110,7 +110,7 @@ def test_integers_flow_through_a_whole_chain_on_onnxruntime(tmp_path: Path) -> N
     assert producers == {"x", "r", "d", "t", "p", "g", "f"}
     after = GraphRunner(model)(inputs)["y"]
     assert np.linalg.norm(after - before) < 0.05 * np.linalg.norm(before)
-    payload = OrtBackend().build(model, Target("ort", "cpu", "int8"), tmp_path)
+    payload = OrtBackend().build(model, parse_target("ort-cpu", precision="int8"), tmp_path)
     assert Counter(payload.integers.values()) == {"QLinearConv": 2, "QGemm": 1}
     ran = payload.placement["CPUExecutionProvider"]
     assert not {"Conv", "Add", "Relu", "Gemm", "GlobalAveragePool"} & ran.keys()
@@ -143,7 +143,7 @@ def test_dynamic_layers_of_one_input_round_it_once(tmp_path: Path) -> None:
     assert operators(model)["MatMulInteger"] == 2
     for name, array in GraphRunner(model)(x).items():
         assert np.linalg.norm(array - before[name]) < 0.02 * np.linalg.norm(before[name])
-    payload = OrtBackend().build(model, Target("ort", "cpu", "int8"), tmp_path)
+    payload = OrtBackend().build(model, parse_target("ort-cpu", precision="int8"), tmp_path)
     assert set(payload.integers) == {"m", "z"}
     assert "MatMul" not in payload.placement["CPUExecutionProvider"]
 

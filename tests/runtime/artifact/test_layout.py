@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from small_artifacts import build, manifest, parse, spec
 
-from leptonc.backends import Target, find_backend
+from leptonc.backends import find_backend, parse_target
 from leptonc.backends.pack import pack
 from leptonc.runtime import EngineError, IntegrityError, Session, load
 from leptonc.runtime.artifact.reader import open_artifact, stage_artifact
@@ -91,7 +91,7 @@ def test_a_relative_path_with_spaces_works(
 
 
 def test_a_staged_artifact_has_no_name_and_works(tmp_path: Path) -> None:
-    target = Target.parse("ort-cpu")
+    target = parse_target("ort-cpu")
     model = parse(CONV, weights())
     sections, variants = pack([find_backend(target).build(model, target, tmp_path / "work")])
     with stage_artifact(tmp_path / "m.lepton") as staged:

@@ -16,7 +16,7 @@ import onnxruntime
 import pytest
 from small_artifacts import parse
 
-from leptonc.backends import Target, find_backend
+from leptonc.backends import find_backend, parse_target
 from leptonc.backends.pack import pack
 from leptonc.runtime import EngineMissingError, MachineError, UnsupportedError, load
 from leptonc.runtime.artifact.reader import stage_artifact
@@ -42,7 +42,7 @@ def artifact(tmp_path: Path) -> Path:
     """An artifact for a GPU, `y = x @ w`, whose weight lies outside the graph."""
     weights = {"w": np.random.default_rng(0).standard_normal((4, 300)).astype(np.float32)}
     model = parse(GRAPH, weights)
-    target = Target.parse("ort-cuda")
+    target = parse_target("ort-cuda")
     payload = find_backend(target).build(model, target, tmp_path)
     sections, variants = pack([payload])
     batch = {"name": "batch", "min": 1, "max": None}

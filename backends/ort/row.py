@@ -1,0 +1,23 @@
+"""ONNX Runtime's row in `BACKENDS`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from leptonc.backends.row import BackendRow, TargetRow
+
+if TYPE_CHECKING:
+    from leptonc.backends.base import Backend
+
+
+def _load() -> Backend:
+    from leptonc.backends.ort.backend import OrtBackend
+
+    return OrtBackend()
+
+
+ROW = BackendRow(
+    "ort",
+    (TargetRow("ort-cpu", "cpu", "ort-cpu"), TargetRow("ort-cuda", "gpu", "ort-cuda")),
+    _load,
+)
