@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from leptonc.backends.base import Backend, Payload, Target
+from leptonc.backends.base import (
+    Backend,
+    DimRange,
+    Payload,
+    PayloadWeight,
+    Progress,
+    Target,
+    Unsupported,
+)
 from leptonc.backends.row import BackendRow, TargetRow
 from leptonc.backends.rows import BACKENDS, find_backend, parse_target
 
@@ -10,9 +18,13 @@ __all__ = [
     "BACKENDS",
     "Backend",
     "BackendRow",
+    "DimRange",
     "Payload",
+    "PayloadWeight",
+    "Progress",
     "Target",
     "TargetRow",
+    "Unsupported",
     "find_backend",
     "parse_target",
 ]

@@ -1,4 +1,9 @@
-"""The backend protocol: what to build for, and what a build gives."""
+"""The backend protocol: what to build for, and what a build gives.
+
+A compile asks `supports` of each target before the source is opened, then exports and rewrites the
+graph for the target's platform, asks for `build`, writes the payloads into one artifact, and proves
+each variant by loading it with the runtime's loader for its backend.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +15,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 import numpy as np
 
 from leptonc.backends.row import TargetRow
+from leptonc.runtime.artifact.dtypes import ELEMENT_TYPES
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
 _PIECE = 4 << 20
+# How manifests spell the types of ONNX, by their numbers.
+TYPE_NAMES = {element.onnx: name for name, element in ELEMENT_TYPES.items()}
 
 # Gets how much of the work is done, from 0 to 1, and what is being done.
 Progress = Callable[[float, str], None]
@@ -82,6 +90,42 @@ class Target:
         plain = self.plain_name
         return plain if self.precision == "fp32" else f"{plain}-{self.precision}"
 
+    def variant(
+        self,
+        demands: Mapping[str, Any],
+        options: Mapping[str, str] | None = None,
+        section: str = "graph",
+    ) -> dict[str, Any]:
+        """Return the manifest's entry of what was built for it.
+
+        Args:
+            demands: What loading it takes, as the runtime's loader for the backend reads it.
+            options: Settings for the loader.
+            section: What the section with the engine's graph is called.
+        """
+        return {
+            "name": self.name,
+            "backend": self.backend,
+            "device": self.device,
+            "precision": self.precision,
+            "demands": dict(demands),
+            "graph": f"{self.name}/{section}",
+            "options": dict(options or {}),
+        }
+
+
+@dataclass(frozen=True)
+class Unsupported:
+    """Why a backend cannot build for a target.
+
+    Attributes:
+        reason: What is missing: "the ort backend does not build precision 'int3' yet".
+        fix: What to ask for instead.
+    """
+
+    reason: str
+    fix: str
+
 
 @dataclass(frozen=True)
 class PayloadWeight:
@@ -96,6 +140,11 @@ class PayloadWeight:
     name: str
     dtype: str
     tensor: ir.TensorProtocol
+
+    @staticmethod
+    def of(name: str, tensor: ir.TensorProtocol) -> PayloadWeight:
+        """Return `tensor` as a weight; its type is one of `ELEMENT_TYPES`."""
+        return PayloadWeight(name, TYPE_NAMES[int(tensor.dtype)], tensor)
 
     def chunks(self) -> Iterator[bytes | memoryview]:
         """Give the little-endian bytes in order, never all of a file at once."""
@@ -145,12 +194,21 @@ class Payload:
 
 
 class Backend(Protocol):
-    """Lowers and builds a graph for one engine, and reads back what the engine made of it."""
+    """Lowers and builds a graph for one engine, and reads back what the engine made of it.
+
+    What it may be able to do besides is in `leptonc.backends.abilities`.
+
+    Attributes:
+        name: That of its row.
+    """
 
     name: ClassVar[str]
 
-    def supports(self, target: Target) -> str | None:
-        """Return why this backend cannot build for `target`, or None when it can."""
+    def supports(self, target: Target) -> Unsupported | None:
+        """Return why this backend cannot build for `target`, or None when it can.
+
+        It is asked first, before the source is opened, and needs no engine to answer.
+        """
         ...
 
     def build(
@@ -160,5 +218,25 @@ class Backend(Protocol):
         workdir: Path,
         progress: Progress = ignore_progress,
     ) -> Payload:
-        """Build `model`, which stays as it is, using `workdir` for large files."""
+        """Build `model`, which stays as it is.
+
+        Args:
+            model: Rewritten for `target.platform`, in the target's precision: what is computed in
+                integers is written with QuantizeLinear and DequantizeLinear. Shapes may have named
+                dimensions; weights are in memory or external.
+            target: One that `supports` had nothing against.
+            workdir: For large files; outlives the payload.
+            progress: Gets how far the build is, if the engine says so.
+
+        Returns:
+            The payload. The same model and target give the same bytes: no times, no paths, no
+            order of a set. Inputs and outputs keep names, order, types and shapes.
+
+        Raises:
+            EngineMissingError: The engine is not installed.
+            UnsupportedOperatorError: It does not take a node, which is named.
+            UnsupportedInterfaceError: It does not take an input or output.
+            PlacementError: A node is not computed where, or in the arithmetic, that was asked for.
+            BuildError: The engine failed, or its result is not the model.
+        """
         ...

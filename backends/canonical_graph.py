@@ -13,10 +13,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from leptonc.backends.base import PayloadWeight
-from leptonc.runtime.artifact.dtypes import ELEMENT_TYPES
-
-_TYPE_NAMES = {element.onnx: name for name, element in ELEMENT_TYPES.items()}
+from leptonc.backends.base import TYPE_NAMES, PayloadWeight
 
 
 @dataclass(frozen=True)
@@ -51,7 +48,7 @@ def canonicalise(model: ir.Model, inline_bytes: int) -> Detached:
     data: bytes = ir.to_proto(model).SerializeToString(deterministic=True)
     model.graph.initializers.update(values)
     weights = tuple(
-        PayloadWeight(name, _TYPE_NAMES[int(tensor.dtype)], tensor)
+        PayloadWeight.of(name, tensor)
         for name, tensor in ((name, value.const_value) for name, value in values.items())
         if tensor is not None
     )
@@ -178,7 +175,7 @@ def _detach(model: ir.Model, inline_bytes: int) -> dict[str, ir.Value]:
         tensor = value.const_value
         if tensor is None or tensor.nbytes <= inline_bytes or value.is_graph_output():
             continue
-        if _TYPE_NAMES.get(int(tensor.dtype), "str") != "str":
+        if TYPE_NAMES.get(int(tensor.dtype), "str") != "str":
             taken[name] = value
             del model.graph.initializers[name]
     return taken

@@ -5,13 +5,15 @@ LeptonError (runtime/errors.py)
 │   ├── UnsupportedTargetError            4   no such backend, device or precision
 │   ├── UnsupportedOperatorError          4   the engine has no kernel for a node
 │   └── UnsupportedInterfaceError         4   an input or output that is not a NumPy tensor
+├── EnvironmentProblem            exit code 5
+│   └── PluginError                       5   a backend of another distribution cannot be used
 ├── PlacementError                        4   a node did not land on the device that was asked for
 └── BuildError                            1   the engine's result is not the model: a bug
 """
 
 from __future__ import annotations
 
-from leptonc.runtime.errors import LeptonError, UnsupportedError
+from leptonc.runtime.errors import EnvironmentProblem, LeptonError, UnsupportedError
 
 
 class UnsupportedTargetError(UnsupportedError):
@@ -24,6 +26,10 @@ class UnsupportedOperatorError(UnsupportedError):
 
 class UnsupportedInterfaceError(UnsupportedError):
     """An input or output that no NumPy array can carry."""
+
+
+class PluginError(EnvironmentProblem):
+    """A backend of another distribution cannot be imported, is none, or takes a name of ours."""
 
 
 class PlacementError(LeptonError):

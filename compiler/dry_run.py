@@ -1,19 +1,21 @@
-"""`leptonc compile --dry-run`: which nodes of the graph TensorRT takes, without building."""
+"""`leptonc compile --dry-run`: which nodes of the graph its engine takes; nothing is built."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Console
 
-from leptonc.backends.base import Target
-from leptonc.backends.tensorrt.backend import check_coverage
-from leptonc.backends.tensorrt.operators import Uncovered
+from leptonc.backends import find_backend
+from leptonc.backends.abilities import Coverage, SaysCoverage
+from leptonc.backends.rows import all_rows
 from leptonc.compiler.console.progress import Stages
 from leptonc.compiler.driver import lowered_graphs
 from leptonc.compiler.errors import UsageError
 from leptonc.compiler.settings.compile_settings import CompileSettings
+from leptonc.compiler.targets import targets_of
 from leptonc.compiler.workspace import scratch_folder
 from leptonc.passes.graph.structure import count_nodes
 
@@ -25,14 +27,12 @@ class TargetCoverage:
     Attributes:
         target: Its name.
         nodes: How many nodes the graph for it has.
-        uncovered: Those that it does not take.
-        parser: The version whose parser has read the graph, or None.
+        said: Which of them it does not take.
     """
 
     target: str
     nodes: int
-    uncovered: tuple[Uncovered, ...]
-    parser: str | None
+    said: Coverage
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class CoverageReport:
     @property
     def covered(self) -> bool:
         """Whether every target takes every node."""
-        return not any(each.uncovered for each in self.targets)
+        return not any(each.said.uncovered for each in self.targets)
 
     def to_json(self) -> dict[str, Any]:
         """Return the one object that `--json` prints."""
@@ -54,8 +54,8 @@ class CoverageReport:
                 {
                     "target": each.target,
                     "nodes": each.nodes,
-                    "parser": each.parser,
-                    "uncovered": [node.to_json() for node in each.uncovered],
+                    "parser": each.said.parser,
+                    "uncovered": [node.to_json() for node in each.said.uncovered],
                 }
                 for each in self.targets
             ],
@@ -64,34 +64,49 @@ class CoverageReport:
     def render(self, console: Console) -> None:
         """Print a line for each target, and each node that it does not take."""
         for each in self.targets:
-            by = f"read by the parser of {each.parser}" if each.parser else "by its known rules"
-            taken = each.nodes - len({node.node for node in each.uncovered})
+            said = each.said
+            by = f"read by the parser of {said.parser}" if said.parser else "by its known rules"
+            taken = each.nodes - len({node.node for node in said.uncovered})
             console.print(f"{each.target}: {taken} of {each.nodes} nodes are taken ({by})")
-            for node in each.uncovered:
+            for node in said.uncovered:
                 lines = (node.where, f"  why:   {node.reason}", f"  fix:   {node.fix}")
                 console.print("\n".join(lines), highlight=False, markup=False)
 
 
 def report_coverage(settings: CompileSettings, stages: Stages) -> CoverageReport:
-    """Rewrite the source for each target, and ask what TensorRT takes of the result.
+    """Rewrite the source for each target, and ask what its engine takes of the result.
 
     Raises:
-        UsageError: A target is not TensorRT.
+        UsageError: The backend of a target does not say it.
         LeptonError: As for a compile.
     """
-    others = [name for name in settings.target if name != "tensorrt"]
-    if others:
-        raise UsageError(
-            f"--dry-run reports on the target tensorrt only, not on {', '.join(others)}",
-            fix="use it with -t tensorrt alone",
+    targets = targets_of(settings)
+    backends = [find_backend(target) for target in targets]
+    able = [backend for backend in backends if isinstance(backend, SaysCoverage)]
+    if len(able) < len(backends):
+        raise _not_said(
+            target.plain_name
+            for target, backend in zip(targets, backends, strict=True)
+            if backend not in able
         )
     with scratch_folder() as folder:
         lowered = lowered_graphs(settings, stages)
-        with stages.stage("coverage", "ask what TensorRT takes"):
+        with stages.stage("coverage", f"ask what {', '.join(settings.target)} takes"):
             found = []
-            for each in lowered:
-                target: Target = each.target
-                nodes, parser = check_coverage(each.model, target, folder)
-                total = count_nodes(each.model)
-                found.append(TargetCoverage(target.name, total, nodes, parser))
+            for backend, each in zip(able, lowered, strict=True):
+                said = backend.coverage(each.model, each.target, folder)
+                found.append(TargetCoverage(each.target.name, count_nodes(each.model), said))
     return CoverageReport(tuple(found))
+
+
+def _not_said(names: Iterable[str]) -> UsageError:
+    able = [
+        target.name
+        for row in all_rows()
+        for target in row.targets
+        if isinstance(row.load(), SaysCoverage)
+    ]
+    return UsageError(
+        f"--dry-run reports on the target {', '.join(able)} only, not on {', '.join(names)}",
+        fix=f"use it with -t {able[0]} alone",
+    )

@@ -52,19 +52,19 @@ def lower(
         before: What was done to `model` already.
     """
     rewritten_for = target.platform
-    if target.backend == "tensorrt":
+    if target.row.standard_operators:
         before = (*before, *run_passes(model, (StandardOperators(),)))
     stats = (*before, *optimize(model, target=rewritten_for, plugins=plugins))
     if target.precision in HALF_TYPES:
-        narrowed = run_passes(model, _narrowing(target.precision, rewritten_for))
+        narrowed = run_passes(model, _narrowing(target))
         cleaned = optimize(model, target=rewritten_for, plugins=plugins)
         stats = summary((*stats, *narrowed, *cleaned))
     return Lowered(target, model, stats)
 
 
-def _narrowing(precision: str, rewritten_for: str) -> tuple[Pass, ...]:
-    narrow = Precision(precision, target=rewritten_for)
-    return (PlainConvolution(), narrow) if rewritten_for == "ort-cuda" else (narrow,)
+def _narrowing(target: Target) -> tuple[Pass, ...]:
+    narrow = Precision(target.precision, target=target.platform)
+    return (PlainConvolution(), narrow) if target.row.plain_convolutions else (narrow,)
 
 
 def recorded(lowered: Sequence[Lowered]) -> list[dict[str, Any]]:

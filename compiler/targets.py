@@ -45,7 +45,7 @@ def with_profiles(targets: Sequence[Target], source: Source) -> tuple[Target, ..
     sizes = example_sizes(source.inputs, source.axes)
     return tuple(
         replace(target, profiles=resolve_profiles(target.options, source.axes, sizes))
-        if target.backend == "tensorrt"
+        if target.row.needs_ranges
         else target
         for target in targets
     )

@@ -13,18 +13,22 @@ For a GPU, see `leptonc.backends.ort.cuda`.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import onnx_ir as ir
 
-from leptonc.backends.base import Payload, Progress, Target, ignore_progress
+from leptonc.backends.base import Payload, Progress, Target, Unsupported, ignore_progress
 from leptonc.backends.canonical_graph import Detached, canonicalise
 from leptonc.backends.errors import BuildError, UnsupportedInterfaceError
 from leptonc.backends.ort.cuda import build_for_cuda
 from leptonc.backends.ort.integers import read_integers
-from leptonc.backends.ort.session import optimise, read_placement, saved
+from leptonc.backends.ort.read_back import read_graph
+from leptonc.backends.ort.session import demands, optimise, read_placement
+from leptonc.backends.saved_graph import saved
 from leptonc.passes.precision.half_types import HALF_TYPES
 from leptonc.runtime.artifact.dtypes import ELEMENT_TYPES
+from leptonc.runtime.artifact.manifest import Variant
+from leptonc.runtime.artifact.reader import Artifact
 from leptonc.runtime.engines.ort.library import import_engine
 from leptonc.runtime.errors import UnsupportedError
 from leptonc.runtime.machine import instruction_sets
@@ -44,6 +48,8 @@ SLOW_ON_CPU = ("SkipLayerNormFusion", "BiasGeluFusion")
 WRONG = ("Pad_Fusion",)
 DISABLED = (*SLOW_ON_CPU, *WRONG)
 _NCHWC = "com.microsoft.nchwc"
+_OTHER = "use the target ort-cpu"
+_OTHER_PRECISION = "use -p fp32, or a target that computes so: -t ort-cuda takes fp16 and bf16"
 _HALF_ON_CPU = {"fp16": "few float16", "bf16": "no bfloat16"}
 
 
@@ -52,22 +58,35 @@ class OrtBackend:
 
     name: ClassVar[str] = "ort"
 
-    def supports(self, target: Target) -> str | None:
+    def supports(self, target: Target) -> Unsupported | None:
         """Return why this backend cannot build for `target`, or None when it can."""
+        gpu, precision = target.device == "gpu", target.precision
         if target.device not in ("cpu", "gpu"):
-            return f"the ort backend does not build for {target.device!r}"
-        if target.device == "cpu" and target.precision in HALF_TYPES:
-            return (
-                f"ONNX Runtime has {_HALF_ON_CPU[target.precision]} kernels on a CPU, where it "
-                f"would convert to fp32 and back around each node"
+            return Unsupported(f"the ort backend does not build for {target.device!r}", _OTHER)
+        if not gpu and precision in HALF_TYPES:
+            return Unsupported(
+                f"ONNX Runtime has {_HALF_ON_CPU[precision]} kernels on a CPU, where it "
+                f"would convert to fp32 and back around each node",
+                _OTHER_PRECISION,
             )
-        if target.device == "gpu" and target.precision not in ("fp32", *HALF_TYPES):
-            return f"the ort backend does not build precision {target.precision!r} for a GPU yet"
-        if target.precision not in (*PRECISIONS, *HALF_TYPES):
-            return f"the ort backend does not build precision {target.precision!r} yet"
-        if target.device == "gpu" and target.require == "native":
-            return "what an ort-cuda artifact demands does not depend on the CPU"
+        if gpu and precision not in ("fp32", *HALF_TYPES):
+            return Unsupported(
+                f"the ort backend does not build precision {precision!r} for a GPU yet",
+                _OTHER_PRECISION,
+            )
+        if precision not in (*PRECISIONS, *HALF_TYPES):
+            return Unsupported(
+                f"the ort backend does not build precision {precision!r} yet", _OTHER_PRECISION
+            )
+        if gpu and target.require == "native":
+            return Unsupported(
+                "what an ort-cuda artifact demands does not depend on the CPU", _OTHER
+            )
         return None
+
+    def read(self, artifact: Artifact, variant: Variant) -> ir.Model:
+        """Return the graph of a variant of an open artifact; weights stay in the file."""
+        return read_graph(artifact, variant)
 
     def build(
         self,
@@ -120,7 +139,8 @@ class OrtBackend:
         if convolutions and not native:
             options["optimize"] = "layout"
         placement = read_placement(engine, source, detached)
-        variant = _variant(target, detached, options, str(engine.__version__))
+        instructions = _layout_instructions(detached)
+        variant = target.variant(demands(engine, detached, instructions), options)
         integers = read_integers(source, detached.model)
         built = detached.model
         return Payload(
@@ -195,22 +215,7 @@ def check_same_interface(source: ir.Model, built: ir.Model) -> None:
             )
 
 
-def _variant(
-    target: Target, detached: Detached, options: dict[str, str], version: str
-) -> dict[str, Any]:
-    nchwc = _NCHWC in detached.model.opset_imports
-    present = instruction_sets()
-    return {
-        "name": target.name,
-        "backend": target.backend,
-        "device": target.device,
-        "precision": target.precision,
-        "demands": {
-            "engine": "onnxruntime",
-            "engine_min": ".".join(version.split(".")[:2]),
-            "opset": detached.model.opset_imports.get("", 0),
-            "instructions": [name for name in LAYOUT_INSTRUCTIONS if nchwc and name in present],
-        },
-        "graph": f"{target.name}/graph",
-        "options": options,
-    }
+def _layout_instructions(detached: Detached) -> list[str]:
+    """Return the instruction sets of this machine that a rearranged graph was made for."""
+    present = instruction_sets() if _NCHWC in detached.model.opset_imports else ()
+    return [name for name in LAYOUT_INSTRUCTIONS if name in present]

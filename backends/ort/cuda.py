@@ -22,7 +22,8 @@ from leptonc.backends.base import Payload, Target
 from leptonc.backends.canonical_graph import canonicalise
 from leptonc.backends.errors import PlacementError, UnsupportedOperatorError
 from leptonc.backends.ort.cuda_kernels import missing_kernel
-from leptonc.backends.ort.session import refuse, saved
+from leptonc.backends.ort.session import demands, refuse
+from leptonc.backends.saved_graph import saved
 from leptonc.passes.facts.facts import Facts, infer_facts
 from leptonc.runtime.engines.ort.cuda_provider import CUDA, require_cuda, session_on_cuda
 from leptonc.runtime.engines.ort.library import engine_failures, session_options
@@ -75,21 +76,7 @@ def build_for_cuda(
         not_run = problem.what
     else:
         placement = _placed(engine, detached.model, options, float_nodes, folder)
-    variant = {
-        "name": target.name,
-        "backend": target.backend,
-        "device": target.device,
-        "precision": target.precision,
-        "demands": {
-            "engine": "onnxruntime",
-            "engine_min": ".".join(str(engine.__version__).split(".")[:2]),
-            "opset": detached.model.opset_imports.get("", 0),
-            "instructions": [],
-            "provider": CUDA,
-        },
-        "graph": f"{target.name}/graph",
-        "options": options,
-    }
+    variant = target.variant({**demands(engine, detached), "provider": CUDA}, options)
     return Payload(variant, detached.graph, detached.weights, placement, detached.model, not_run)
 
 

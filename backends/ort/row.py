@@ -18,6 +18,10 @@ def _load() -> Backend:
 
 ROW = BackendRow(
     "ort",
-    (TargetRow("ort-cpu", "cpu", "ort-cpu"), TargetRow("ort-cuda", "gpu", "ort-cuda")),
+    (
+        TargetRow("ort-cpu", "cpu", "ort-cpu", "ort", timed=True),
+        TargetRow("ort-cuda", "gpu", "ort-cuda", "gpu", plain_convolutions=True),
+    ),
     _load,
+    substitutes={"onnxruntime": "onnxruntime-gpu"},
 )

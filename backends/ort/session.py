@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -84,6 +83,22 @@ def optimise(
     return output
 
 
+def demands(engine: Any, detached: Detached, instructions: Sequence[str] = ()) -> dict[str, Any]:
+    """Return what the manifest says that loading the graph takes.
+
+    Args:
+        engine: The onnxruntime module that it was built with.
+        detached: The finished graph.
+        instructions: Instruction sets of the CPU.
+    """
+    return {
+        "engine": "onnxruntime",
+        "engine_min": ".".join(str(engine.__version__).split(".")[:2]),
+        "opset": detached.model.opset_imports.get("", 0),
+        "instructions": list(instructions),
+    }
+
+
 def read_placement(engine: Any, source: ir.Model, detached: Detached) -> dict[str, dict[str, int]]:
     """Open the finished graph as it is stored, and see where its nodes went.
 
@@ -122,36 +137,6 @@ def read_placement(engine: Any, source: ir.Model, detached: Detached) -> dict[st
 def _in_memory(engine: Any, weight: PayloadWeight) -> SharedWeight:
     array = weight.tensor.numpy().view(ELEMENT_TYPES[weight.dtype].storage)
     return share_weight(engine, weight.dtype, array)
-
-
-@contextmanager
-def saved(model: ir.Model, folder: Path, inline_bytes: int = 1024) -> Iterator[Path]:
-    """Write `model` with external weights; the files are gone afterwards.
-
-    Args:
-        model: Its weights become those in the file.
-        folder: Where to write.
-        inline_bytes: Weights up to this size stay in the graph.
-    """
-    path, data = folder / "source.onnx", folder / "source.data"
-    values = [
-        value
-        for graph in model.graphs()
-        for value in graph.initializers.values()
-        if value.const_value is not None
-        and value.const_value.dtype != ir.DataType.STRING
-        and value.const_value.nbytes > inline_bytes
-    ]
-    tensors = [value.const_value for value in values if value.const_value is not None]
-    written = ir.external_data.convert_tensors_to_external(tensors, folder, data.name)
-    for value, tensor in zip(values, written, strict=True):
-        value.const_value = tensor
-    try:
-        ir.save(model, path)
-        yield path
-    finally:
-        path.unlink(missing_ok=True)
-        data.unlink(missing_ok=True)
 
 
 def refuse(message: str, source: ir.Model, *, device: str = "CPU") -> NoReturn:

@@ -18,11 +18,19 @@ from typing import Any, ClassVar, NoReturn
 
 import onnx_ir as ir
 
-from leptonc.backends.base import Payload, PayloadWeight, Progress, Target, ignore_progress
+from leptonc.backends.abilities import Coverage, Uncovered
+from leptonc.backends.base import (
+    Payload,
+    PayloadWeight,
+    Progress,
+    Target,
+    Unsupported,
+    ignore_progress,
+)
 from leptonc.backends.errors import BuildError, UnsupportedOperatorError
-from leptonc.backends.ort.session import saved
+from leptonc.backends.saved_graph import saved
 from leptonc.backends.tensorrt.errors import build_refused, builder_died, parser_refused
-from leptonc.backends.tensorrt.operators import Uncovered, find_uncovered
+from leptonc.backends.tensorrt.operators import find_uncovered
 from leptonc.backends.tensorrt.options import (
     CLASSIC,
     FLAVOURS,
@@ -34,19 +42,18 @@ from leptonc.backends.tensorrt.preconditions import require_precision
 from leptonc.backends.tensorrt.process import BuildOutcome, BuildRequest, run_builder
 from leptonc.backends.tensorrt.profiles import Ranges, input_ranges
 from leptonc.passes.facts.facts import infer_facts
-from leptonc.runtime.artifact.dtypes import ELEMENT_TYPES
 from leptonc.runtime.artifact.plan_demands import parse_plan_demands
 from leptonc.runtime.cuda.driver import Cuda, import_cuda
 from leptonc.runtime.engines.tensorrt.plan_check import Host, objections, this_system
 from leptonc.runtime.errors import EngineError, EngineMissingError, EnvironmentProblem
 
 _PRECISIONS = ("fp32", "fp16", "bf16", "int8", "int4")
+_OTHER = "use the target ort-cpu"
 _MODULES = {RTX: "tensorrt_rtx_bindings", CLASSIC: "tensorrt"}
 _INSTALL = {
     RTX: "pip install 'leptonc[tensorrt]'",
     CLASSIC: "install TensorRT on the machine with the GPU: pip install tensorrt",
 }
-_TYPE_NAMES = {element.onnx: name for name, element in ELEMENT_TYPES.items()}
 
 
 class TensorRTBackend:
@@ -54,14 +61,18 @@ class TensorRTBackend:
 
     name: ClassVar[str] = "tensorrt"
 
-    def supports(self, target: Target) -> str | None:
+    def supports(self, target: Target) -> Unsupported | None:
         """Return why this backend cannot build for `target`, or None when it can."""
+        precision = target.precision
         if target.device != "gpu":
-            return "TensorRT builds for GPUs only"
-        if target.precision not in _PRECISIONS:
-            return f"the tensorrt backend does not build precision {target.precision!r} yet"
+            return Unsupported("TensorRT builds for GPUs only", _OTHER)
+        if precision not in _PRECISIONS:
+            return Unsupported(
+                f"the tensorrt backend does not build precision {precision!r} yet",
+                "use -p fp32, or a target that computes so: -t ort-cuda takes fp16 and bf16",
+            )
         if target.require == "native":
-            return "what a TensorRT plan demands does not depend on the CPU"
+            return Unsupported("what a TensorRT plan demands does not depend on the CPU", _OTHER)
         options: TensorRTOptions = target.options
         return options.refusal(flavour_of(options))
 
@@ -103,16 +114,38 @@ class TensorRTBackend:
             data = plan.read_bytes()
         finally:
             plan.unlink(missing_ok=True)
-        variant = _variant(target, result, profiles)
+        demands = _demands(target.options, result, profiles)
+        streaming = {"weight_streaming": "yes"} if target.options.weight_streaming else {}
         return Payload(
-            variant=variant,
+            variant=target.variant(demands, streaming, section="plan"),
             graph=data,
             weights=_stripped(source, result.get("stripped", ())),
             placement={},
             built=source,
-            not_run=_why_not_run(variant["demands"]),
+            not_run=_why_not_run(demands),
             figures=_figures(result, len(data)),
         )
+
+    def coverage(self, model: ir.Model, target: Target, workdir: Path) -> Coverage:
+        """Say which nodes TensorRT would refuse, without building.
+
+        Its parser reads the graph unless the libraries are not here, or nodes are known to be
+        refused, which may crash it.
+        """
+        found = find_uncovered(model, infer_facts(model), _capabilities(target))
+        flavour = flavour_of(target.options)
+        if found or find_spec(_MODULES[flavour]) is None:
+            return Coverage(found)
+        folder = workdir / target.name
+        folder.mkdir(parents=True, exist_ok=True)
+        with saved(model.clone(), folder) as path:
+            request = BuildRequest(flavour, path, parse_only=True)
+            outcome = run_builder(request, folder, ignore_progress)
+        if not outcome.result:
+            raise builder_died(outcome)
+        version = f"{FLAVOURS[flavour]} {outcome.result.get('version')}"
+        errors = outcome.result.get("errors", ())
+        return Coverage(tuple(parser_refused(error, model) for error in errors), version)
 
 
 def flavour_of(options: TensorRTOptions) -> str:
@@ -143,31 +176,6 @@ def refuse_uncovered(found: tuple[Uncovered, ...]) -> None:
         where=first.where,
         fix=first.fix,
     )
-
-
-def check_coverage(
-    model: ir.Model, target: Target, workdir: Path
-) -> tuple[tuple[Uncovered, ...], str | None]:
-    """Say which nodes TensorRT would refuse, without building.
-
-    Returns:
-        The nodes, and the version whose parser read the graph: None when the libraries are not
-        here, or when nodes are known to be refused, which may crash the parser.
-    """
-    found = find_uncovered(model, infer_facts(model), _capabilities(target))
-    flavour = flavour_of(target.options)
-    if found or find_spec(_MODULES[flavour]) is None:
-        return found, None
-    folder = workdir / target.name
-    folder.mkdir(parents=True, exist_ok=True)
-    with saved(model.clone(), folder) as path:
-        request = BuildRequest(flavour, path, parse_only=True)
-        outcome = run_builder(request, folder, ignore_progress)
-    if not outcome.result:
-        raise builder_died(outcome)
-    version = f"{FLAVOURS[flavour]} {outcome.result.get('version')}"
-    errors = outcome.result.get("errors", ())
-    return tuple(parser_refused(error, model) for error in errors), version
 
 
 def _capabilities(target: Target) -> tuple[str, ...]:
@@ -217,27 +225,17 @@ def refuse_parsed(result: Mapping[str, Any], source: ir.Model) -> NoReturn:
     raise AssertionError("an error was found and not raised")
 
 
-def _variant(
-    target: Target, result: Mapping[str, Any], profiles: tuple[Ranges, ...]
+def _demands(
+    options: TensorRTOptions, result: Mapping[str, Any], profiles: tuple[Ranges, ...]
 ) -> dict[str, Any]:
-    options = target.options
-    flavour = flavour_of(options)
     return {
-        "name": target.name,
-        "backend": target.backend,
-        "device": target.device,
-        "precision": target.precision,
-        "demands": {
-            "engine": FLAVOURS[flavour],
-            "version": result["version"],
-            "compute_capabilities": result["capabilities"],
-            "os": this_system(),
-            "profiles": [dict(profile) for profile in profiles],
-            "version_compatible": options.version_compatible,
-            "hardware_compatibility": options.hardware_compatible,
-        },
-        "graph": f"{target.name}/plan",
-        "options": {"weight_streaming": "yes"} if options.weight_streaming else {},
+        "engine": FLAVOURS[flavour_of(options)],
+        "version": result["version"],
+        "compute_capabilities": result["capabilities"],
+        "os": this_system(),
+        "profiles": [dict(profile) for profile in profiles],
+        "version_compatible": options.version_compatible,
+        "hardware_compatibility": options.hardware_compatible,
     }
 
 
@@ -265,8 +263,7 @@ def _stripped(source: ir.Model, names: tuple[str, ...]) -> tuple[PayloadWeight, 
                 f"the plan wants a weight {name!r} that the graph does not have",
                 fix="build without --strip-weights",
             )
-        tensor = value.const_value
-        found.append(PayloadWeight(name, _TYPE_NAMES[int(tensor.dtype)], tensor))
+        found.append(PayloadWeight.of(name, value.const_value))
     return tuple(found)
 
 

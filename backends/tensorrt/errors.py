@@ -8,8 +8,8 @@ from typing import Any
 
 import onnx_ir as ir
 
+from leptonc.backends.abilities import Uncovered
 from leptonc.backends.errors import BuildError
-from leptonc.backends.tensorrt.operators import Uncovered, uncovered
 from leptonc.backends.tensorrt.process import BuildOutcome
 from leptonc.passes.graph.structure import all_nodes
 from leptonc.runtime.errors import EnvironmentProblem, LeptonError
@@ -63,7 +63,7 @@ def parser_refused(error: Mapping[str, Any], model: ir.Model) -> Uncovered:
     node = next((each for each in all_nodes(model) if each.name == error["node"]), None)
     if node is None:
         return Uncovered(str(error["node"]), str(error["operator"]), reason, advice(reason), None)
-    return uncovered(node, reason, advice(reason))
+    return Uncovered.of(node, reason, advice(reason))
 
 
 def build_refused(result: Mapping[str, Any], model: ir.Model) -> LeptonError:
@@ -106,5 +106,5 @@ def _named_node(text: str, model: ir.Model) -> Uncovered | None:
     for match in _NODE.finditer(text):
         words.add(match["name"])
     for name in sorted(words & names.keys(), key=lambda each: (-len(each), each)):
-        return uncovered(names[name], "", "")
+        return Uncovered.of(names[name], "", "")
     return None

@@ -9,11 +9,11 @@ without the name of a node.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
 
+from leptonc.backends.abilities import Uncovered
 from leptonc.passes.facts.facts import Facts
 from leptonc.passes.graph.structure import all_nodes
 
@@ -65,51 +65,6 @@ _SYMMETRIC = frozenset(
 )
 
 
-@dataclass(frozen=True)
-class Uncovered:
-    """A node that TensorRT does not take.
-
-    Attributes:
-        node: Its name.
-        operator: With its domain, unless it is the standard one.
-        reason: Why.
-        fix: What to do.
-        line: The line of the user's module that it came from, or None.
-    """
-
-    node: str
-    operator: str
-    reason: str
-    fix: str
-    line: str | None
-
-    def to_json(self) -> dict[str, str | None]:
-        """Return plain values."""
-        return {
-            "node": self.node,
-            "operator": self.operator,
-            "reason": self.reason,
-            "fix": self.fix,
-            "line": self.line,
-        }
-
-    @property
-    def where(self) -> str:
-        """The node, and the user's line where it is known."""
-        place = f"node {self.node!r} ({self.operator})"
-        return f"{place}, from {self.line}" if self.line else place
-
-
-LINE_KEY = "leptonc.line"
-
-
-def uncovered(node: ir.Node, reason: str, fix: str) -> Uncovered:
-    """Return the entry for a node of the graph."""
-    name = f"{node.domain}::{node.op_type}" if node.domain else node.op_type
-    line = node.metadata_props.get(LINE_KEY)
-    return Uncovered(node.name or "", name, reason, fix, line)
-
-
 def find_uncovered(
     model: ir.Model, facts: Facts, capabilities: tuple[str, ...] = ()
 ) -> tuple[Uncovered, ...]:
@@ -123,7 +78,7 @@ def find_uncovered(
     found = []
     for node in all_nodes(model):
         for reason, fix in _refusals(node, facts, capabilities):
-            found.append(uncovered(node, reason, fix))
+            found.append(Uncovered.of(node, reason, fix))
             break
     return tuple(found)
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from leptonc.backends.base import DimRange
+from leptonc.backends.base import DimRange, Unsupported
 from leptonc.backends.errors import UnsupportedTargetError
 from leptonc.runtime.artifact.plan_demands import TENSORRT, TENSORRT_RTX
 
@@ -22,6 +22,8 @@ RTX_CAPABILITIES = ("75", "80", "86", "89", "120", "121")
 DEFAULT_CAPABILITIES = ("86", "89", "120")
 HARDWARE_LEVELS = ("none", "ampere_plus", "same_compute_capability")
 HIGHEST_LEVEL = 5
+_OTHER_SM = "name others, or leave it out"
+_CLASSIC_HAS_IT = "leave it out, or use --flavour classic on the machine with the GPU"
 _CLASSIC_ONLY: Mapping[str, tuple[str, str]] = {
     "timing_cache": ("--timing-cache", "it cannot read one back on a machine without a GPU"),
     "version_compatible": ("--version-compatible", "its plans are read by their own version alone"),
@@ -61,23 +63,27 @@ class TensorRTOptions:
     hardware_compatible: str = "none"
     strip_weights: bool = False
 
-    def refusal(self, flavour: str) -> str | None:
+    def refusal(self, flavour: str) -> Unsupported | None:
         """Return which option `flavour` does not have, and why, or None."""
         if flavour == CLASSIC:
             if self.sm:
-                return (
+                return Unsupported(
                     "--sm: TensorRT builds for the GPU of the machine that it runs on; only the "
-                    "flavour rtx builds for others"
+                    "flavour rtx builds for others",
+                    _OTHER_SM,
                 )
             return None
         for name, (flag, reason) in _CLASSIC_ONLY.items():
             if getattr(self, name) not in (None, False, "none"):
-                return f"{flag}: TensorRT for RTX does not have it: {reason}"
+                return Unsupported(
+                    f"{flag}: TensorRT for RTX does not have it: {reason}", _CLASSIC_HAS_IT
+                )
         unknown = [name for name in self.sm if name not in RTX_CAPABILITIES]
         if unknown:
-            return (
+            return Unsupported(
                 f"--sm {unknown[0]}: TensorRT for RTX builds for {', '.join(RTX_CAPABILITIES)}"
-                + (": Hopper is for the flavour classic" if unknown[0] == "90" else "")
+                + (": Hopper is for the flavour classic" if unknown[0] == "90" else ""),
+                _OTHER_SM,
             )
         return None
 

@@ -17,4 +17,13 @@ def _load() -> Backend:
     return TensorRTBackend()
 
 
-ROW = BackendRow("tensorrt", (TargetRow("tensorrt", "gpu", "primitive"),), _load, TensorRTOptions)
+ROW = BackendRow(
+    "tensorrt",
+    (
+        TargetRow(
+            "tensorrt", "gpu", "primitive", "tensorrt", standard_operators=True, needs_ranges=True
+        ),
+    ),
+    _load,
+    TensorRTOptions,
+)

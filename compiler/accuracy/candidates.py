@@ -23,9 +23,6 @@ from leptonc.compiler.sources.source import Source
 from leptonc.compiler.verification.trials import Trial
 from leptonc.passes.quantize.plan import QuantizationPlan
 
-# Its graphs run, and are timed, on the machine that compiles. The others are built once, when the
-# plan is settled; until then their graphs with Q and DQ run on the CPU, as they are proven there.
-TIMED_BACKEND = "ort"
 ENGINES = ("onnxruntime", "numpy", "leptonc")
 
 
@@ -70,7 +67,7 @@ def settle(
         floats.ranges,
         _Candidates(floats, target, backend, folder),
         _engine(target),
-        timed=target.backend == TIMED_BACKEND and target.device == "cpu",
+        timed=target.row.timed,
     )
     options = AccuracyOptions(
         settings.goals,
@@ -99,7 +96,9 @@ class _Candidates:
 
     def __call__(self, plan: QuantizationPlan) -> Payload:
         model, _ = quantized(self._floats, plan, self._target)
-        if self._target.backend != TIMED_BACKEND:
+        if not self._target.row.timed:
+            # It is built once, when the plan is settled; until then its graph with Q and DQ runs
+            # on the CPU, as it is proven there.
             return Payload({"options": {}}, b"", (), {}, model)
         folder = self._folder / f"candidate-{self._target.name}-{next(self._numbers)}"
         folder.mkdir()

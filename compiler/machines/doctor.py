@@ -1,7 +1,8 @@
 """What is installed, what each target needs, and the pip command for what is missing.
 
-Everything is read from package metadata and from the operating system. No engine and no
-compiler package is imported, so the doctor also works where one of them is absent or broken.
+Everything is read from the rows of the backends, from package metadata and from the operating
+system. No engine and no compiler package is imported, so the doctor also works where one of them
+is absent or broken.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import dataclasses
 import os
 import platform
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -20,6 +21,10 @@ from typing import Literal
 from rich.console import Console
 from rich.table import Table
 
+from leptonc.backends.errors import PluginError
+from leptonc.backends.plugins import installed_rows
+from leptonc.backends.row import TargetRow
+from leptonc.backends.rows import BACKENDS
 from leptonc.compiler.machines.installed_plugins import (
     InstalledPlugin,
     installed_plugins,
@@ -29,7 +34,7 @@ from leptonc.runtime.artifact.reader import available_threads
 from leptonc.runtime.errors import EnvironmentProblem
 from leptonc.runtime.machine import instruction_sets
 
-State = Literal["ready", "missing", "unsupported"]
+State = Literal["ready", "missing", "broken"]
 
 # Instruction sets that decide which kernels an engine picks, as /proc/cpuinfo spells them.
 INSTRUCTIONS = (
@@ -45,20 +50,8 @@ INSTRUCTIONS = (
     "bf16",
 )
 
-# Targets in the order of the README's table: the extra that runs them, or None when this
-# version has no backend for them.
-TARGETS: Mapping[str, str | None] = {
-    "ort-cpu": "ort",
-    "ort-cuda": "gpu",
-    "tensorrt": "tensorrt",
-    "openvino": None,
-}
-
-# Targets that need an NVIDIA GPU to run.
-_ON_GPU = frozenset({"ort-cuda", "tensorrt"})
-
-# onnxruntime-gpu ships the same module and runs the CPU target too.
-SUBSTITUTES: Mapping[str, str] = {"onnxruntime": "onnxruntime-gpu"}
+# Packages that ship the modules of others and run their targets too.
+_SUBSTITUTES = {name: other for row in BACKENDS for name, other in row.substitutes.items()}
 
 
 @dataclass(frozen=True)
@@ -163,16 +156,13 @@ def diagnose() -> Diagnosis:
             fix="install it: make setup, or pip install leptonc",
         ) from error
     packages = tuple(_check(requirement) for requirement in distribution.requires or ())
-    by_extra: dict[str, list[Package]] = {}
-    for package in packages:
-        by_extra.setdefault(package.extra, []).append(package)
     return Diagnosis(
         leptonc=distribution.version,
         machine=inspect_machine(),
         packages=packages,
         capabilities=(
-            _capability("compile", "compile", by_extra),
-            *(_capability(target, extra, by_extra) for target, extra in TARGETS.items()),
+            _capability("compile", "compile", packages, "leptonc[compile]"),
+            *_targets(packages),
         ),
         plugins=installed_plugins(),
     )
@@ -209,9 +199,10 @@ def _check(requirement: str) -> Package:
     """Compare one line of metadata, such as `torch>=2.9; extra == "compile"`, with reality."""
     spec, _, marker = requirement.partition(";")
     name = re.split(r"[^\w.-]", spec.strip(), maxsplit=1)[0]
-    needed = spec.strip().removeprefix(name).strip()
+    # What stands in brackets behind the name is extras of it.
+    needed = re.sub(r"^\s*\[[^\]]*\]", "", spec.strip().removeprefix(name)).strip()
     extra = re.search(r"""extra\s*==\s*['"]([^'"]+)['"]""", marker)
-    found = _installed(name) or _installed(SUBSTITUTES.get(name, name))
+    found = _installed(name) or _installed(_SUBSTITUTES.get(name, name))
     return Package(
         name=name,
         extra=extra.group(1) if extra else "",
@@ -254,23 +245,41 @@ def _release(version: str) -> tuple[int, ...]:
     return tuple(numbers)
 
 
-def _capability(name: str, extra: str | None, by_extra: Mapping[str, list[Package]]) -> Capability:
-    if extra is None:
-        return Capability(
-            name, "unsupported", "this version of leptonc has no backend for it", None
-        )
-    needs = [*by_extra.get("", ()), *by_extra.get(extra, ())]
-    wrong = [package for package in needs if not package.ok]
-    if not wrong and name in _ON_GPU and not has_driver():
+def _targets(packages: Sequence[Package]) -> Iterator[Capability]:
+    """Say of each target whether it runs here: ours first, then those of other distributions."""
+    for row in BACKENDS:
+        for target in row.targets:
+            yield _target(target, "leptonc", packages)
+    for entry, found in installed_rows(BACKENDS):
+        if isinstance(found, PluginError):
+            detail = f"{found.what} ({found.where}): {found.fix}"
+            yield Capability(entry.name, "broken", detail, None)
+        elif entry.dist is not None:
+            brought = Package(entry.dist.name, "", "", entry.dist.version, ok=True)
+            needs = [brought, *(_check(line) for line in entry.dist.requires or ())]
+            for target in found.targets:
+                yield _target(target, entry.dist.name, needs)
+
+
+def _target(target: TargetRow, distribution: str, packages: Sequence[Package]) -> Capability:
+    install = f"{distribution}[{target.extra}]" if target.extra else distribution
+    found = _capability(target.name, target.extra, packages, install)
+    if found.state == "ready" and target.device == "gpu" and not has_driver():
         detail = "no NVIDIA driver here: it compiles, and runs on a machine with a GPU"
-        return Capability(name, "missing", detail, None)
+        return Capability(target.name, "missing", detail, None)
+    return found
+
+
+def _capability(name: str, extra: str, packages: Sequence[Package], install: str) -> Capability:
+    needs = [package for package in packages if package.extra in ("", extra)]
+    wrong = [package for package in needs if not package.ok]
     if not wrong:
         return Capability(name, "ready", ", ".join(f"{p.name} {p.found}" for p in needs), None)
     missing = ", ".join(
         f"{p.name} is missing" if p.found is None else f"{p.name} {p.found} is not {p.needed}"
         for p in wrong
     )
-    return Capability(name, "missing", missing, f"pip install 'leptonc[{extra}]'")
+    return Capability(name, "missing", missing, f"pip install '{install}'")
 
 
 def _machine_table(version: str, machine: Machine) -> Table:
@@ -298,7 +307,7 @@ def _package_table(packages: tuple[Package, ...]) -> Table:
 
 
 def _capability_table(capabilities: tuple[Capability, ...]) -> Table:
-    style = {"ready": "green", "missing": "yellow", "unsupported": "dim"}
+    style = {"ready": "green", "missing": "yellow", "broken": "red"}
     table = Table("target", "state", "", box=None, pad_edge=False)
     for item in capabilities:
         detail = item.detail if item.command is None else f"{item.detail}: {item.command}"

@@ -1,7 +1,7 @@
 """The plugins that are installed, from package metadata alone: none of their code is imported.
 
-`leptonc.passes.plugins` loads them; this is for the doctor, which also works where the passes
-cannot be imported.
+`leptonc.passes.plugins` and `leptonc.backends.plugins` load them; this is for the doctor, which
+also works where the passes cannot be imported.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from importlib import metadata
 from rich.markup import escape
 from rich.table import Table
 
-GROUP = "leptonc.passes"
+GROUPS = ("leptonc.passes", "leptonc.backends")
 
 
 @dataclass(frozen=True)
 class InstalledPlugin:
-    """An entry point of the group.
+    """An entry point of one of `GROUPS`.
 
     Attributes:
-        name: Of the pass.
+        name: Of the pass or backend.
         distribution: Who brings it.
         version: Of the distribution.
         reference: Where it is, as `module:attribute`.
@@ -42,7 +42,8 @@ def installed_plugins() -> tuple[InstalledPlugin, ...]:
             entry.dist.version if entry.dist else "unknown",
             entry.value,
         )
-        for entry in metadata.entry_points(group=GROUP)
+        for group in GROUPS
+        for entry in metadata.entry_points(group=group)
     )
     return tuple(sorted(found, key=lambda each: (each.name, each.distribution)))
 

@@ -6,9 +6,10 @@ import json
 
 import pytest
 
+from leptonc.backends import plugins as backend_plugins
 from leptonc.compiler.cli import main
 from leptonc.compiler.machines import installed_plugins
-from leptonc.passes.plugins import GROUP
+from leptonc.passes import plugins as pass_plugins
 from leptonc.runtime import load
 
 MODEL = """
@@ -110,4 +111,4 @@ def test_the_doctor_lists_plugins_without_importing_them(install_plugin, capfd):
 
 
 def test_the_doctor_looks_where_the_loader_looks():
-    assert installed_plugins.GROUP == GROUP
+    assert installed_plugins.GROUPS == (pass_plugins.GROUP, backend_plugins.GROUP)

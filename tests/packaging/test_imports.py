@@ -51,7 +51,7 @@ ALONE: dict[str, frozenset[str]] = {
     "runtime/engines/tensorrt/library.py": frozenset({"tensorrt_rtx_bindings", "tensorrt"}),
     "runtime/cuda/driver.py": frozenset({"cuda"}),
     # onnx_ir reads protobuf from a file only; a graph inside an artifact is not one.
-    "backends/unpack.py": frozenset({"onnx"}),
+    "backends/ort/read_back.py": frozenset({"onnx"}),
     # Run as a process of its own: a builder that crashes takes nothing with it.
     "backends/tensorrt/builder.py": frozenset({"tensorrt_rtx_bindings", "tensorrt"}),
     "passes/simplify.py": frozenset({"onnxsim", "onnx"}),

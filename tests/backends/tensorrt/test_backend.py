@@ -22,7 +22,7 @@ from leptonc.backends.errors import (
     UnsupportedTargetError,
 )
 from leptonc.backends.tensorrt import process as tensorrt_process
-from leptonc.backends.tensorrt.backend import TensorRTBackend, check_coverage
+from leptonc.backends.tensorrt.backend import TensorRTBackend
 from leptonc.backends.tensorrt.process import BuildRequest, run_builder
 from leptonc.runtime.artifact.plan_demands import parse_plan_demands
 from leptonc.runtime.engines.tensorrt.plan_check import this_system
@@ -183,9 +183,9 @@ def test_what_is_known_to_be_refused_never_reaches_tensorrt(
         TensorRTBackend().build(model, target(), tmp_path)
     assert f"({operator}), from net.py:12" in str(caught.value.where)
     assert caught.value.fix
-    found, parser = check_coverage(model, target(), tmp_path)
-    assert found[0].operator == operator
-    assert parser is None
+    said = TensorRTBackend().coverage(model, target(), tmp_path)
+    assert said.uncovered[0].operator == operator
+    assert said.parser is None
 
 
 def test_attention_of_one_tensor_is_refused_before_it_crashes_the_builder(tmp_path):
@@ -227,9 +227,9 @@ def test_a_parser_error_names_our_node_and_the_line(tmp_path, text, what):
         TensorRTBackend().build(model, target(), tmp_path)
     assert caught.value.what == what
     assert caught.value.where == f"node 'y' ({model.graph[1].op_type}), from net.py:7"
-    found, parser = check_coverage(model, target(), tmp_path)
-    assert parser is not None
-    assert found[0].where == caught.value.where
+    said = TensorRTBackend().coverage(model, target(), tmp_path)
+    assert said.parser is not None
+    assert said.uncovered[0].where == caught.value.where
 
 
 def test_an_input_that_decides_a_shape_is_refused(tmp_path):
@@ -254,10 +254,10 @@ def test_a_refusal_of_the_builder_names_our_node_and_the_line(tmp_path):
 
 
 def test_what_is_taken_is_read_by_the_parser(tmp_path):
-    found, parser = check_coverage(linear(), target(), tmp_path)
-    assert found == ()
-    assert parser is not None
-    assert parser.startswith("tensorrt-rtx ")
+    said = TensorRTBackend().coverage(linear(), target(), tmp_path)
+    assert said.uncovered == ()
+    assert said.parser is not None
+    assert said.parser.startswith("tensorrt-rtx ")
 
 
 def test_a_flavour_that_is_not_installed_is_an_environment_problem(tmp_path):
@@ -319,7 +319,7 @@ def test_ctrl_c_ends_the_builder(tmp_path, monkeypatch):
 
 
 def test_the_real_builder_stops_when_it_is_asked_to(tmp_path):
-    from leptonc.backends.ort.session import saved
+    from leptonc.backends.saved_graph import saved
 
     def interrupt(done: float, text: str) -> None:
         raise KeyboardInterrupt
@@ -337,7 +337,7 @@ def test_the_real_builder_stops_when_it_is_asked_to(tmp_path):
 
 
 def test_a_builder_without_its_parent_ends(tmp_path):
-    from leptonc.backends.ort.session import saved
+    from leptonc.backends.saved_graph import saved
 
     with saved(linear(), tmp_path) as path:
         request = BuildRequest("rtx", path).to_json(tmp_path)
