@@ -9,6 +9,7 @@ import onnx_ir as ir
 from leptonc.backends.abilities import ReadsGraphs
 from leptonc.backends.rows import find_row
 from leptonc.runtime.artifact.reader import open_artifact
+from leptonc.runtime.engines.loaders import DEMANDS
 
 
 def unpack(path: Path) -> dict[str, ir.Model]:
@@ -20,7 +21,7 @@ def unpack(path: Path) -> dict[str, ir.Model]:
         ArtifactError: The file is damaged or not an artifact.
     """
     graphs: dict[str, ir.Model] = {}
-    with open_artifact(path) as artifact:
+    with open_artifact(path, DEMANDS) as artifact:
         for variant in artifact.manifest.variants:
             row = find_row(variant.backend)
             backend = None if row is None else row.load()

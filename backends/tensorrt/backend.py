@@ -42,10 +42,11 @@ from leptonc.backends.tensorrt.preconditions import require_precision
 from leptonc.backends.tensorrt.process import BuildOutcome, BuildRequest, run_builder
 from leptonc.backends.tensorrt.profiles import Ranges, input_ranges
 from leptonc.passes.facts.facts import infer_facts
-from leptonc.runtime.artifact.plan_demands import parse_plan_demands
 from leptonc.runtime.cuda.driver import Cuda, import_cuda
-from leptonc.runtime.engines.tensorrt.plan_check import Host, objections, this_system
+from leptonc.runtime.engines.tensorrt.plan_check import objections
+from leptonc.runtime.engines.tensorrt.plan_demands import parse_plan_demands
 from leptonc.runtime.errors import EngineError, EngineMissingError, EnvironmentProblem
+from leptonc.runtime.machine import Host, this_system
 
 _PRECISIONS = ("fp32", "fp16", "bf16", "int8", "int4")
 _OTHER = "use the target ort-cpu"

@@ -1,7 +1,7 @@
 """The plugins that are installed, from package metadata alone: none of their code is imported.
 
-`leptonc.passes.plugins` and `leptonc.backends.plugins` load them; this is for the doctor, which
-also works where the passes cannot be imported.
+`leptonc.passes.plugins`, `leptonc.backends.plugins` and `leptonc.runtime.engines.loaders` load them;
+this is for the doctor, which also works where the passes cannot be imported.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from importlib import metadata
 from rich.markup import escape
 from rich.table import Table
 
-GROUPS = ("leptonc.passes", "leptonc.backends")
+GROUPS = ("leptonc.passes", "leptonc.backends", "leptonc.engines")
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class InstalledPlugin:
     """An entry point of one of `GROUPS`.
 
     Attributes:
-        name: Of the pass or backend.
+        name: Of the pass, backend or engine.
         distribution: Who brings it.
         version: Of the distribution.
         reference: Where it is, as `module:attribute`.

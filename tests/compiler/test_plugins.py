@@ -11,6 +11,7 @@ from leptonc.compiler.cli import main
 from leptonc.compiler.machines import installed_plugins
 from leptonc.passes import plugins as pass_plugins
 from leptonc.runtime import load
+from leptonc.runtime.engines import loaders
 
 MODEL = """
 <ir_version: 10, opset_import: ["" : 20]>
@@ -111,4 +112,5 @@ def test_the_doctor_lists_plugins_without_importing_them(install_plugin, capfd):
 
 
 def test_the_doctor_looks_where_the_loader_looks():
-    assert installed_plugins.GROUPS == (pass_plugins.GROUP, backend_plugins.GROUP)
+    groups = (pass_plugins.GROUP, backend_plugins.GROUP, loaders.GROUP)
+    assert groups == installed_plugins.GROUPS
