@@ -23,6 +23,7 @@ DOCUMENTS = (
         "docs/precision.md",
         "docs/tensorrt.md",
         "docs/tensorrt-builds.md",
+        "docs/writing-a-backend.md",
         "docs/writing-a-pass.md",
         "benchmarks/README.md",
     ),
