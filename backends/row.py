@@ -28,8 +28,8 @@ class TargetRow:
             written in them before anything else.
         plain_convolutions: Convolutions that were fused are taken apart before half the width.
         needs_ranges: The engine builds for ranges of sizes: `Target.profiles` says which.
-        timed: What is built runs where it is built, as `ort-cpu` does: a search for layers to
-            quantise builds and times its candidates. Others are judged by their graph.
+        timed: The compiler itself can run what is built: a search for layers to quantise builds
+            and times its candidates. Those of other targets are judged by their graph.
     """
 
     name: str

@@ -21,7 +21,7 @@ ALLOWED: dict[str, frozenset[str]] = {
         {"numpy", "onnx_ir", "onnxscript.rewriter", "leptonc.passes", "leptonc.runtime"}
     ),
     "backends": frozenset(
-        {"numpy", "onnx_ir", "onnxruntime", "leptonc.backends", "leptonc.passes", "leptonc.runtime"}
+        {"numpy", "onnx_ir", "leptonc.backends", "leptonc.passes", "leptonc.runtime"}
     ),
     "compiler": frozenset(
         {
