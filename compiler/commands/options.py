@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import click
 from rich.console import Console
 
+from leptonc.backends.option import Option
 from leptonc.compiler.errors import CompileExtraMissingError
 
 Command = Callable[..., Any]
@@ -37,6 +39,41 @@ def debug_option(command: Command) -> Command:
     """Add `--debug`."""
     text = "Show tracebacks and what libraries print."
     return click.option("--debug", is_flag=True, help=text)(command)
+
+
+def add_flags(*options: Option) -> Callable[[Command], Command]:
+    """Add the flags of settings, in their order. What is not given is None, unless it is `stated`."""
+
+    def add(command: Command) -> Command:
+        for option in reversed(options):
+            flags = option.flags or (f"--{option.spelt}",)
+            default = option.default if option.stated else None
+            command = click.option(
+                option.name,
+                *flags,
+                help=option.help,
+                multiple=option.repeated,
+                default=default,
+                show_default=option.stated,
+                **_value_of(option),
+            )(command)
+        return command
+
+    return add
+
+
+def _value_of(option: Option) -> dict[str, Any]:
+    """Return what click checks of a flag's value; what has a parser is a text to it."""
+    if option.parse is not None:
+        return {"type": str}
+    if option.kind is bool:
+        return {"is_flag": True, "flag_value": not option.default}
+    if option.choices:
+        return {"type": click.Choice(option.choices)}
+    if option.bounds:
+        limited = click.IntRange if option.kind is int else click.FloatRange
+        return {"type": limited(*option.bounds)}
+    return {"type": click.Path(path_type=Path) if option.kind is Path else option.kind}
 
 
 def print_json(answer: object) -> None:

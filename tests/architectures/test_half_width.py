@@ -15,7 +15,8 @@ from architectures import TINY_MODELS
 from measure import Subject
 
 from leptonc.compiler.running.graph_runner import GraphRunner
-from leptonc.compiler.verification.comparison import Tolerance, compare_outputs
+from leptonc.compiler.settings.tolerance import Tolerance
+from leptonc.compiler.verification.comparison import compare_outputs
 from leptonc.passes import optimize
 from leptonc.passes.lower.plain_conv import PlainConvolution
 from leptonc.passes.pipeline import run_passes
