@@ -1,4 +1,4 @@
-"""What can be asked for: one field of a frozen dataclass is a flag, a key in TOML, a check and a help.
+"""What can be asked for: one field of a dataclass is a flag, a key in TOML, a check and a help.
 
     level: int | None = option(None, "Optimisation level.", bounds=(0, 5))
 
@@ -24,31 +24,35 @@ class Option:
 
     Attributes:
         help: What `--help` says of it.
-        flags: How its flag is spelt; the name of the field by default.
+        short: The short form of its flag: "-t".
+        flag: How its flag is spelt; the name of the field with dashes by default.
         choices: The values that it takes, where they are few.
         bounds: The smallest and the largest number that it takes; None for no largest one.
-        repeated: Whether it can be given several times. The field is a tuple.
+        joined: Whether one text holds all values of a tuple; else each is given on its own.
         parse: Reads what was written: a text on the command line, anything in a settings file.
             Raises TypeError or ValueError.
         wrong: What other values are, for errors; by its type if empty.
         words: The field in words, given all fields, where it is echoed whatever it holds.
         stated: Whether the flag itself has the default, and `--help` shows it.
-        name: Of the field; like `kind` and `default` it is filled in by `options_of`.
+        name: Of the field. This and what follows is filled in by `options_of`.
         kind: The type of the field, or of one of its values.
+        repeated: Whether it can be given several times.
         default: What the field holds when nobody asks.
     """
 
     help: str
-    flags: tuple[str, ...] = ()
+    short: str = ""
+    flag: str = ""
     choices: tuple[Any, ...] = ()
     bounds: tuple[Any, Any] | None = None
-    repeated: bool = False
+    joined: bool = False
     parse: Callable[[Any], Any] | None = None
     wrong: str = ""
     words: Callable[[Any], str] | None = None
     stated: bool = False
     name: str = ""
     kind: type = str
+    repeated: bool = False
     default: Any = None
 
     @property
@@ -61,11 +65,16 @@ class Option:
         """The name of the field with dashes."""
         return self.name.replace("_", "-")
 
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """Its spellings on the command line, the short one first."""
+        return tuple(filter(None, (self.short, self.flag or f"--{self.spelt}")))
+
     def read(self, value: Any, folder: Path = Path()) -> Any:
         """Return what the field holds when `value` is asked for.
 
         Args:
-            value: As the command line or TOML has it, or as this returned it.
+            value: As the command line or TOML has it.
             folder: What a relative path starts from.
 
         Raises:
@@ -128,13 +137,14 @@ def option(default: T, text: str, **how: Any) -> T:
 def options_of(owner: type[Any]) -> dict[str, Option]:
     """Return the options among the fields of the dataclass `owner` by name, in their order."""
     hints = get_type_hints(owner)
-    return {
-        each.name: replace(
-            each.metadata[_KEY], name=each.name, kind=_kind(hints[each.name]), default=each.default
-        )
-        for each in fields(owner)
-        if _KEY in each.metadata
-    }
+    found = {}
+    for each in fields(owner):
+        if _KEY in each.metadata:
+            how, hint = each.metadata[_KEY], hints[each.name]
+            repeated = get_origin(hint) is tuple and not how.joined
+            filled = {"kind": _kind(hint), "repeated": repeated, "default": each.default}
+            found[each.name] = replace(how, name=each.name, **filled)
+    return found
 
 
 def described(options: Any) -> dict[str, str]:

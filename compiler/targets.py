@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from leptonc.backends.base import DimProfile, DimRange, Target
@@ -44,21 +44,15 @@ def with_profiles(targets: Sequence[Target], source: Source) -> tuple[Target, ..
     """
     sizes = example_sizes(source.inputs, source.axes)
     return tuple(
-        replace(target, profiles=resolve_profiles(written, source.axes, sizes))
-        if (written := _written_profiles(target)) is not None
+        replace(target, profiles=resolve_profiles(target.options.profile, source.axes, sizes))
+        if hasattr(target.options, "profile")
         else target
         for target in targets
     )
 
 
-def _written_profiles(target: Target) -> Sequence[DimProfile] | None:
-    """Return the profiles that were asked for; None where the engine builds for any size."""
-    written = getattr(target.options, "profile", None)
-    return None if written is None else [dict(each) for each in written]
-
-
 def resolve_profiles(
-    written: Sequence[DimProfile], axes: DynamicAxes, sizes: Mapping[str, int]
+    written: Sequence[Iterable[tuple[str, DimRange]]], axes: DynamicAxes, sizes: Mapping[str, int]
 ) -> tuple[DimProfile, ...]:
     """Return the profiles with a range for every dynamic dimension of the source.
 
@@ -66,7 +60,8 @@ def resolve_profiles(
     the example as the most usual one.
 
     Args:
-        written: The profiles that were asked for; one that names nothing if there is none.
+        written: The profiles that were asked for: some dimensions with their ranges. None of them
+            is one that names nothing.
         axes: The dynamic dimensions of the source.
         sizes: Their sizes in the example inputs.
 
@@ -76,7 +71,7 @@ def resolve_profiles(
     """
     dims = named_dims(axes)
     profiles: list[DimProfile] = []
-    for each in written or ({},):
+    for each in written or ((),):
         profile = dict(each)
         for name, asked in profile.items():
             dim = dims.get(name)

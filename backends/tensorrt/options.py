@@ -132,6 +132,7 @@ class TensorRTOptions:
     sm: tuple[str, ...] = option(
         (),
         "tensorrt rtx: GPUs to build for. [default: 86,89,120]",
+        joined=True,
         parse=parse_capabilities,
         words=lambda asked: (
             "the GPU of this machine"
@@ -142,7 +143,6 @@ class TensorRTOptions:
     profile: tuple[Profile, ...] = option(
         (),
         "tensorrt: batch=1:8:64,sequence=16:128:512; repeatable. [default: the source's bounds]",
-        repeated=True,
         parse=parse_profile,
         wrong="not a list of texts such as batch=1:8:64",
         words=lambda asked: (

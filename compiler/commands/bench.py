@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from leptonc.compiler.commands.options import debug_option, json_option, show
+from leptonc.compiler.commands.options import answer_options, show
 
 
 def _parse_sizes(context: click.Context, option: click.Parameter, values: Any) -> dict[str, int]:
@@ -26,8 +26,7 @@ def _parse_sizes(context: click.Context, option: click.Parameter, values: Any) -
 @click.option("--threads", type=click.IntRange(1), help="[default: the engine's own]")
 @click.option("--iterations", type=click.IntRange(1), default=50, show_default=True)
 @click.option("--size", multiple=True, callback=_parse_sizes, help="NAME=SIZE; repeatable.")
-@json_option
-@debug_option
+@answer_options
 def bench(
     *,
     files: tuple[Path, ...],
@@ -36,10 +35,8 @@ def bench(
     iterations: int,
     size: dict[str, int],
     as_json: bool,
-    debug: bool,
 ) -> None:
     """Time artifacts and .onnx FILES against one another, interleaved in one run."""
-    del debug
     from leptonc.compiler.measure.bench import run_bench
 
     report = run_bench(

@@ -18,6 +18,7 @@ from leptonc.backends.option import options_of
 from leptonc.compiler.commands.options import (
     add_flags,
     debug_option,
+    echo_settings,
     json_option,
     print_json,
     require_compile_extra,
@@ -83,7 +84,7 @@ def calibrate(
         given = {name: value for name, value in own.items() if value is not None}
         settings = CalibrationSettings(resolve_settings(source, flags), **given)
         if console is not None:
-            _echo_settings(settings, console)
+            echo_settings("calibrate", settings, console)
         stages = Stages(console, debug=debug)
         try:
             with _shown_progress(None if debug else console) as report:
@@ -106,13 +107,6 @@ def _only(sources: tuple[str, ...]) -> str:
             fix="calibrate one; to add up tables, use --merge",
         )
     return sources[0]
-
-
-def _echo_settings(settings: CalibrationSettings, console: Console) -> None:
-    """Print every setting."""
-    console.print("leptonc calibrate", highlight=False)
-    for name, value in settings.described().items():
-        console.print(f"  {name:<10} {value}", highlight=False, markup=False)
 
 
 @contextmanager

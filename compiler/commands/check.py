@@ -7,11 +7,7 @@ from pathlib import Path
 
 import click
 
-from leptonc.compiler.commands.options import (
-    debug_option,
-    json_option,
-    show,
-)
+from leptonc.compiler.commands.options import answer_options, show
 from leptonc.runtime.variant_choice import DEVICES
 
 NOT_LOADABLE = 4
@@ -29,8 +25,7 @@ NOT_LOADABLE = 4
 @click.option(
     "--record", type=click.Path(path_type=Path), help="Also show a record of `leptonc verify`."
 )
-@json_option
-@debug_option
+@answer_options
 def check(
     *,
     artifact: Path,
@@ -43,7 +38,6 @@ def check(
     variant: str | None,
     record: Path | None,
     as_json: bool,
-    debug: bool,
 ) -> None:
     """Say whether ARTIFACT will load: on this machine, or on one that the options describe.
 
@@ -51,7 +45,6 @@ def check(
     be not known. With a GPU or a TensorRT among them the default is --device gpu: a variant for
     the CPU is then no answer. Exit code 0 when a load would work, 4 when it would be refused.
     """
-    del debug
     from leptonc.compiler.inspection.loadable import check_loadable
     from leptonc.compiler.machines.target_machine import describe_machine, this_machine
 

@@ -13,6 +13,7 @@ from leptonc.backends.option import options_of
 from leptonc.compiler.commands.options import (
     add_flags,
     debug_option,
+    echo_settings,
     json_option,
     print_json,
     require_compile_extra,
@@ -69,7 +70,7 @@ def compile(
 
     console = None if quiet or as_json else Console(file=progress_stream(), soft_wrap=True)
     if console is not None:
-        _echo_settings(settings, console)
+        echo_settings("compile", settings, console)
     stages = Stages(console, debug=debug)
     if dry_run:
         _dry_run(settings, stages, as_json=as_json)
@@ -100,13 +101,6 @@ def _dry_run(settings: CompileSettings, stages: Stages, *, as_json: bool) -> Non
     show(report, as_json)
     if not report.covered:
         raise click.exceptions.Exit(UnsupportedError.exit_code)
-
-
-def _echo_settings(settings: CompileSettings, console: Console) -> None:
-    """Print every setting."""
-    console.print("leptonc compile", highlight=False)
-    for name, value in settings.described().items():
-        console.print(f"  {name:<10} {value}", highlight=False, markup=False)
 
 
 def _print_result(result: CompileResult, console: Console) -> None:

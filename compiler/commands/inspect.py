@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from leptonc.compiler.commands.options import debug_option, json_option, show
+from leptonc.compiler.commands.options import answer_options, show
 
 
 @click.command()
@@ -16,11 +16,9 @@ from leptonc.compiler.commands.options import debug_option, json_option, show
     is_flag=True,
     help="Show what passes did and nearly did, and how layers are quantised; nothing else.",
 )
-@json_option
-@debug_option
-def inspect(artifact: Path, passes: bool, as_json: bool, debug: bool) -> None:
+@answer_options
+def inspect(artifact: Path, passes: bool, as_json: bool) -> None:
     """Show what is in ARTIFACT: signature, variants, sizes, passes, evidence."""
-    del debug
     if passes:
         from leptonc.compiler.inspection.passes import explain
 

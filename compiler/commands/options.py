@@ -13,8 +13,11 @@ from rich.console import Console
 
 from leptonc.backends.option import Option
 from leptonc.compiler.errors import CompileExtraMissingError
+from leptonc.compiler.settings.calibration_settings import CalibrationSettings
+from leptonc.compiler.settings.compile_settings import CompileSettings
 
 Command = Callable[..., Any]
+_DEBUG = "Show tracebacks and what libraries print."
 NEEDED_TO_COMPILE = ("torch", "onnx", "onnx_ir", "onnxscript", "onnxruntime")
 
 
@@ -37,20 +40,24 @@ def json_option(command: Command) -> Command:
 
 def debug_option(command: Command) -> Command:
     """Add `--debug`."""
-    text = "Show tracebacks and what libraries print."
-    return click.option("--debug", is_flag=True, help=text)(command)
+    return click.option("--debug", is_flag=True, help=_DEBUG)(command)
+
+
+def answer_options(command: Command) -> Command:
+    """Add `--json`, and a `--debug` that `cli` alone looks at."""
+    debug = click.option("--debug", is_flag=True, expose_value=False, help=_DEBUG)
+    return json_option(debug(command))
 
 
 def add_flags(*options: Option) -> Callable[[Command], Command]:
-    """Add the flags of settings, in their order. What is not given is None, unless it is `stated`."""
+    """Add the flags of settings, in their order; what is not given is None, unless `stated`."""
 
     def add(command: Command) -> Command:
         for option in reversed(options):
-            flags = option.flags or (f"--{option.spelt}",)
             default = option.default if option.stated else None
             command = click.option(
                 option.name,
-                *flags,
+                *option.flags,
                 help=option.help,
                 multiple=option.repeated,
                 default=default,
@@ -74,6 +81,15 @@ def _value_of(option: Option) -> dict[str, Any]:
         limited = click.IntRange if option.kind is int else click.FloatRange
         return {"type": limited(*option.bounds)}
     return {"type": click.Path(path_type=Path) if option.kind is Path else option.kind}
+
+
+def echo_settings(
+    verb: str, settings: CompileSettings | CalibrationSettings, console: Console
+) -> None:
+    """Print every setting, before the work starts."""
+    console.print(f"leptonc {verb}", highlight=False)
+    for name, value in settings.described().items():
+        console.print(f"  {name:<10} {value}", highlight=False, markup=False)
 
 
 def print_json(answer: object) -> None:

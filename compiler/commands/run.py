@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from leptonc.compiler.commands.options import debug_option, json_option, print_json
+from leptonc.compiler.commands.options import answer_options, print_json
 
 
 @click.command()
@@ -15,8 +15,7 @@ from leptonc.compiler.commands.options import debug_option, json_option, print_j
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="An .npz.")
 @click.option("--device", default="cpu", show_default=True, help="cpu, gpu or auto.")
 @click.option("--threads", type=click.IntRange(1), help="[default: the engine's own]")
-@json_option
-@debug_option
+@answer_options
 def run(
     *,
     artifact: Path,
@@ -25,10 +24,8 @@ def run(
     device: str,
     threads: int | None,
     as_json: bool,
-    debug: bool,
 ) -> None:
     """Run ARTIFACT on the arrays in INPUTS.npz and write its outputs to an .npz file."""
-    del debug
     from leptonc.runtime import load
     from leptonc.runtime.arrays import load_arrays, save_arrays
 

@@ -39,13 +39,13 @@ class CalibrationSettings:
 
     model: CompileSettings = field(kw_only=False)
     data: str | None = option(None, "An .npz file, a folder of them, or module:iterable.")
-    output: Path = option(Path("ranges.json"), "", flags=("-o", "--output"), stated=True)
+    output: Path = option(Path("ranges.json"), "", short="-o", stated=True)
     samples: int | None = option(None, "At most so many. [default: all]", bounds=(1, None))
     resume: bool = option(False, "Go on where an interrupted run stopped.")
     checkpoint_seconds: float = option(
         60.0,
         "Seconds between two checkpoints.",
-        flags=("--checkpoint",),
+        flag="--checkpoint",
         bounds=(0.0, None),
         stated=True,
     )

@@ -22,6 +22,11 @@ if TYPE_CHECKING:
     from leptonc.passes.quantize.default_plan import Quantization
 
 QUANTIZED = ("int8", "int4")
+PRECISIONS = ("fp32", "fp16", "bf16", *QUANTIZED, "auto")
+# As in the passes, whose import takes a second.
+METHODS = ("auto", "static", "dynamic", "weight-only")
+RANGE_METHODS = ("minmax", "average", "percentile", "entropy", "mse")
+BLOCKS = (16, 32, 64, 128, 256)
 
 
 def _understood(text: object) -> str:
@@ -71,48 +76,29 @@ class CompileSettings:
 
     source: str = field(kw_only=False)
     target: tuple[str, ...] = option(
-        ("ort-cpu",),
-        "backend-device, e.g. ort-cpu; repeatable.",
-        flags=("-t", "--target"),
-        repeated=True,
+        ("ort-cpu",), "backend-device, e.g. ort-cpu; repeatable.", short="-t"
     )
-    precision: str = option(
-        "fp32",
-        "[default: fp32]",
-        flags=("-p", "--precision"),
-        choices=("fp32", "fp16", "bf16", *QUANTIZED, "auto"),
-    )
+    precision: str = option("fp32", "[default: fp32]", short="-p", choices=PRECISIONS)
     output: Path = field(
-        kw_only=False,
-        metadata=Option("[default: NAME.lepton]", flags=("-o", "--output")).field_metadata,
+        kw_only=False, metadata=Option("[default: NAME.lepton]", short="-o").field_metadata
     )
     opset: int = option(20, "ONNX operator set. [default: 20]", bounds=(18, 23))
     require: str = option("portable", "[default: portable]", choices=REQUIREMENTS)
-
     calibration: Path | None = option(
-        None,
-        "Ranges from `leptonc calibrate`. [default: calibrate now, if ranges are needed]",
+        None, "Ranges from `leptonc calibrate`. [default: calibrate now, if ranges are needed]"
     )
-    # These choices are those of the passes, whose import takes a second.
-    quantization: str | None = option(
-        None, "[default: auto]", choices=("auto", "static", "dynamic", "weight-only")
-    )
-    range_method: str | None = option(
-        None, "[default: mse]", choices=("minmax", "average", "percentile", "entropy", "mse")
-    )
+    quantization: str | None = option(None, "[default: auto]", choices=METHODS)
+    range_method: str | None = option(None, "[default: mse]", choices=RANGE_METHODS)
     percentile: float | None = option(None, "For --range-method percentile. [default: 99.99]")
     block_size: int | None = option(
-        None,
-        "Rows of a weight that share a scale. [default: by method]",
-        choices=(16, 32, 64, 128, 256),
+        None, "Rows of a weight that share a scale. [default: by method]", choices=BLOCKS
     )
-
     inputs: Path | None = option(None, "Example inputs as .npz.")
     tolerance: Tolerance | None = option(
         None, "e.g. sqnr=70 (dB) or sqnr=60,relative=0.01.", parse=_understood
     )
     gate: tuple[Gate, ...] = option(
-        (), "size=400MB, load=0.5s, latency=20ms, sqnr=90dB.", repeated=True, parse=Gate.parse
+        (), "size=400MB, load=0.5s, latency=20ms, sqnr=90dB.", parse=Gate.parse
     )
     max_error: str | None = option(None, "With -p int8 or int4: sqnr=30 (dB) or cosine=0.999.")
     evaluate: str | None = option(
@@ -121,15 +107,11 @@ class CompileSettings:
     max_drop: str | None = option(
         None, "How much worse it may become: 0.5% of it, or 0.003 absolute.", parse=_drop
     )
-    recovery: bool = option(
-        True, "Round to the nearest, and smooth nothing.", flags=("--no-recovery",)
-    )
+    recovery: bool = option(True, "Round to the nearest, and smooth nothing.", flag="--no-recovery")
     simplify: bool = option(False, "Run onnxsim as well.")
-    plugins: bool = option(
-        True, "Run no passes of other distributions.", flags=("--without-plugins",)
-    )
+    plugins: bool = option(True, "Run no passes of other distributions.", flag="--without-plugins")
     options: Mapping[str, Any] = field(default_factory=dict)
-    verify: bool = option(True, "Ship unproven.", flags=("--no-verify",))
+    verify: bool = option(True, "Ship unproven.", flag="--no-verify")
 
     @property
     def accepted(self) -> Tolerance:

@@ -19,7 +19,8 @@ def resolve_settings(source: str, flags: Mapping[str, Any]) -> CompileSettings:
 
     Args:
         source: The source as the user named it.
-        flags: Settings by field name; None or an empty tuple means "not given".
+        flags: Settings by field name, and options of backends by theirs, as the command line
+            spells them; None or an empty tuple means "not given".
 
     Raises:
         UsageError: The file is not TOML, or holds an unknown name or a wrong value; or settings do

@@ -17,12 +17,13 @@ class Asked:
     level: int = option(1, "A number.", bounds=(0, 5))
     ratio: float | None = option(None, "Another.", bounds=(0.0, None))
     mode: str = option("plain", "One of two.", choices=("plain", "fancy"))
-    fast_path: bool = option(False, "Yes or no.", flags=("-f",))
+    fast_path: bool = option(False, "Yes or no.", short="-f")
     file: Path | None = option(None, "A path.")
-    parts: tuple[str, ...] = option((), "Several.", repeated=True)
+    parts: tuple[str, ...] = option((), "Several.")
     sizes: tuple[int, ...] = option(
         (),
         "One text for several.",
+        joined=True,
         parse=lambda text: tuple(map(int, text.split(","))),
         words=lambda asked: f"{len(asked.sizes)} sizes",
     )
@@ -36,7 +37,8 @@ def test_options_know_their_field():
     assert OPTIONS["file"].kind is Path
     assert OPTIONS["parts"].kind is str
     assert (OPTIONS["fast_path"].kind, OPTIONS["fast_path"].default) == (bool, False)
-    assert OPTIONS["fast_path"].spelt == "fast-path"
+    assert OPTIONS["fast_path"].flags == ("-f", "--fast-path")
+    assert (OPTIONS["parts"].repeated, OPTIONS["sizes"].repeated) == (True, False)
     assert Asked().level == 1
 
 

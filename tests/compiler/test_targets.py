@@ -21,7 +21,7 @@ SIZES = {"batch": 2, "sequence": 16}
 
 
 def test_what_a_profile_leaves_out_has_the_bounds_of_the_source():
-    assert resolve_profiles([{"sequence": DimRange(1, 8, 32)}], AXES, SIZES) == (
+    assert resolve_profiles([(("sequence", DimRange(1, 8, 32)),)], AXES, SIZES) == (
         {"batch": DimRange(1, 2, 64), "sequence": DimRange(1, 8, 32)},
     )
 
@@ -30,9 +30,9 @@ def test_what_a_profile_leaves_out_has_the_bounds_of_the_source():
     ("profiles", "told"),
     [
         ([], "'sequence' has no upper bound"),
-        ([{"width": DimRange(1, 2, 3)}], "a dimension 'width' that the source does not have"),
+        ([(("width", DimRange(1, 2, 3)),)], "a dimension 'width' that the source does not have"),
         (
-            [{"sequence": DimRange(1, 8, 32), "batch": DimRange(1, 2, 65)}],
+            [(("sequence", DimRange(1, 8, 32)), ("batch", DimRange(1, 2, 65)))],
             "leaves the bounds of the source, 1 to 64",
         ),
     ],

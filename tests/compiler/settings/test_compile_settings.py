@@ -129,7 +129,7 @@ def test_a_value_that_nothing_takes_is_refused_by_name(name, tmp_path):
 def test_each_has_its_flag_and_its_help(name):
     option = {**options_of(CompileSettings), **backend_options()}[name]
     (flag,) = (each for each in compile.params if each.name == name)
-    assert flag.opts == list(option.flags or [f"--{name.replace('_', '-')}"])
+    assert flag.opts == list(option.flags)
     assert option.help and flag.help == option.help
     shown = " ".join(context("").get_help().split())
     assert f"{flag.opts[-1]} " in shown and option.help in shown
