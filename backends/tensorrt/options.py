@@ -13,7 +13,7 @@ from pathlib import Path
 
 from leptonc.backends.base import DimRange
 from leptonc.backends.errors import UnsupportedTargetError
-from leptonc.runtime.artifact.plan_demands import TENSORRT, TENSORRT_RTX
+from leptonc.runtime.engines.tensorrt.plan_demands import TENSORRT, TENSORRT_RTX
 
 RTX, CLASSIC = "rtx", "classic"
 FLAVOURS: Mapping[str, str] = {RTX: TENSORRT_RTX, CLASSIC: TENSORRT}
