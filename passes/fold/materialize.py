@@ -5,7 +5,8 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from leptonc.passes.graph.constants import constant_node_tensor
-from leptonc.passes.graph.structure import Names, Root, annotation, graphs
+from leptonc.passes.graph.names import Names
+from leptonc.passes.graph.structure import Root, annotation, graphs
 
 
 def replace_with_tensor(

@@ -10,7 +10,8 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from leptonc.passes.graph.structure import Names, all_nodes
+from leptonc.passes.graph.names import Names
+from leptonc.passes.graph.structure import all_nodes
 
 # The oldest opset that is raised, and the newest that engines read.
 _OLDEST, _NEWEST = 13, 24

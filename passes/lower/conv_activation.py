@@ -14,7 +14,8 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from leptonc.passes.rewriting.build import AttributeValue, Build
+from leptonc.passes.graph.insertion import AttributeValue
+from leptonc.passes.rewriting.build import Build
 from leptonc.passes.rewriting.rule import Rewritten, Rule
 from leptonc.passes.rewriting.rule_pass import RulePass
 from leptonc.passes.rewriting.site import Site, commuted
@@ -49,7 +50,7 @@ def _alone(site: Site) -> Activated | None:
 
 def _summed(site: Site) -> Activated | None:
     add = site.producer(site.input(0), "Add")
-    for value, other in commuted(add) if add is not None else ():
+    for value, other in commuted(add):
         conv = site.producer(value, "Conv")
         if conv is not None and add is not None:
             return Activated(conv, other, (conv, add), ())

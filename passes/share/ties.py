@@ -15,7 +15,7 @@ import numpy as np
 import onnx_ir as ir
 
 from leptonc.passes.graph.content import digest, digest_transposed
-from leptonc.passes.graph.structure import Names
+from leptonc.passes.graph.names import Names
 
 # Smaller weights are not worth a node.
 _SMALLEST = 4096
