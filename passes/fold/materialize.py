@@ -24,13 +24,16 @@ def replace_with_tensor(
     assert node is not None
     assert node.graph is not None
     graph = node.graph
+    # Case 3.
     if not root.initializers:
         attribute = ir.AttrTensor("value", tensor)
         _take_over(graph, node, value, ir.Node("", "Constant", [], [attribute]))
+    # Case 2.
     elif value.is_graph_output():
         name = names.fresh(f"{value.name}_value")
         stored = _register(graph, name, tensor)
         _take_over(graph, node, value, ir.Node("", "Identity", [stored]))
+    # Case 1.
     else:
         name, value.name = value.name or "", None
         stored = _register(graph, name, tensor)

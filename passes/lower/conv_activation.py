@@ -18,6 +18,7 @@ from leptonc.passes.graph.insertion import AttributeValue
 from leptonc.passes.rewriting.build import Build
 from leptonc.passes.rewriting.rule import Rewritten, Rule
 from leptonc.passes.rewriting.rule_pass import RulePass
+from leptonc.passes.rewriting.scalars import read_outside
 from leptonc.passes.rewriting.site import Site, commuted
 from leptonc.passes.targets import ORT_CPU, ORT_CUDA
 
@@ -84,12 +85,7 @@ def _check(site: Site, match: Activated) -> str | None:
             return "what is added is not known to have the shape of the result"
     if len(match.conv.inputs) < 2 or match.conv.device_configurations:
         return "the convolution is placed by hand"
-    inside = (*match.inner, site.node)
-    for node in match.inner:
-        reason = site.read_elsewhere(node.outputs[0], inside)
-        if reason is not None:
-            return reason
-    return None
+    return read_outside(site, match.inner)
 
 
 def _rewrite(site: Site, match: Activated, build: Build) -> Rewritten:
