@@ -10,22 +10,23 @@ import onnx_ir as ir
 from leptonc.runtime.artifact.dtypes import ELEMENT_TYPES
 from leptonc.runtime.artifact.manifest import Variant, Weight
 from leptonc.runtime.artifact.reader import Artifact, open_artifact
+from leptonc.runtime.engines.loaders import DEMANDS
 from leptonc.runtime.engines.ort.declarations import declaration, declare_weights
 
 
 def unpack(path: Path) -> dict[str, ir.Model]:
     """Return the graph of every variant by the variant's name; weights stay in the file.
 
-    A TensorRT plan is no graph and is left out.
+    A payload that is no graph, which has no operator set, is left out.
 
     Raises:
         ArtifactError: The file is damaged or not an artifact.
     """
-    with open_artifact(path) as artifact:
+    with open_artifact(path, DEMANDS) as artifact:
         return {
             variant.name: _with_weights(artifact, variant, path)
             for variant in artifact.manifest.variants
-            if variant.demands.plan is None
+            if variant.demands.opset
         }
 
 

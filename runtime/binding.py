@@ -4,26 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from leptonc.runtime.artifact.dtypes import ELEMENT_TYPES
 from leptonc.runtime.artifact.signature import Signature, TensorSpec
 from leptonc.runtime.errors import InputError
-from leptonc.runtime.inputs import Array, Arrays, check_inputs
+from leptonc.runtime.inputs import Array, check_inputs
 
-
-class BoundEngine(Protocol):
-    """An engine that can run on memory it was given once."""
-
-    def bind(self, inputs: Arrays, outputs: Arrays) -> Any:
-        """Return an opaque binding of these arrays."""
-        ...
-
-    def run_bound(self, binding: Any, inputs: Arrays) -> None:
-        """Run once on bound arrays."""
-        ...
+if TYPE_CHECKING:
+    from leptonc.runtime.engines.base import Engine
 
 
 class Binding:
@@ -40,7 +31,7 @@ class Binding:
 
     def __init__(
         self,
-        engine: BoundEngine,
+        engine: Engine,
         signature: Signature,
         given: Mapping[str, object],
         outputs: Mapping[str, Array],

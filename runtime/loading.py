@@ -2,49 +2,33 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
 
 from leptonc.runtime.artifact.manifest import Variant
 from leptonc.runtime.artifact.reader import Artifact, Verification, available_threads
-from leptonc.runtime.engines.ort import library as ort
-from leptonc.runtime.engines.ort.cpu import OrtEngine
+from leptonc.runtime.engines.base import Engine, LoadOptions
+from leptonc.runtime.engines.loaders import find_loader
 from leptonc.runtime.errors import EnvironmentProblem, LeptonError
-from leptonc.runtime.machine import check_instructions
-
-if TYPE_CHECKING:
-    from leptonc.runtime.engines.ort.cuda import CudaEngine
-    from leptonc.runtime.engines.tensorrt.engine import TensorRTEngine
-
-    Engine: TypeAlias = OrtEngine | CudaEngine | TensorRTEngine
-
-
-@dataclass(frozen=True)
-class LoadOptions:
-    """The options of `load` that concern an engine; see there."""
-
-    threads: int | None
-    verify: bool
-    spinning: bool
-    eager: bool
-    cuda_graphs: bool
-    runtime_cache: str | os.PathLike[str] | bool
 
 
 def open_first(
-    artifact: Artifact, variants: Sequence[Variant], options: LoadOptions
+    artifact: Artifact, variants: Sequence[Variant], options: LoadOptions, *, verify: bool
 ) -> tuple[Variant, Engine]:
     """Open the first of these variants that works on this machine.
 
     Only what the machine lacks moves on to the next one; a damaged file or a graph that an engine
     refuses is an error at once. What was passed over is logged as a warning.
 
+    Args:
+        artifact: Open.
+        variants: In the order in which they are tried.
+        options: For the engine.
+        verify: Check every hash before an engine sees a byte.
+
     Raises:
         LeptonError: None works; the error is that of the first.
     """
-    verification = Verification(artifact, available_threads()) if options.verify else None
+    verification = Verification(artifact, available_threads()) if verify else None
     passed: list[tuple[Variant, EnvironmentProblem]] = []
     try:
         for variant in variants:
@@ -70,36 +54,11 @@ def open_first(
 def _open(
     artifact: Artifact, variant: Variant, options: LoadOptions, verification: Verification | None
 ) -> Engine:
-    if variant.demands.plan is not None:
-        if verification is not None:
-            verification.wait()
-        from leptonc.runtime.engines.tensorrt.opening import open_tensorrt
-
-        return open_tensorrt(
-            artifact,
-            variant,
-            variant.demands.plan,
-            graphs=options.cuda_graphs,
-            runtime_cache=options.runtime_cache,
-        )
-    check_instructions(variant.demands.instructions, artifact.path)
     # Hashing goes on, on other threads, while the engine is imported on this one.
-    engine = ort.import_engine()
+    open_variant = find_loader(variant).prepare(variant, artifact.path)
     if verification is not None:
         verification.wait()
-    ort.check_version(engine, variant, artifact.path)
-    if variant.device == "gpu":
-        from leptonc.runtime.engines.ort.cuda import CudaEngine
-
-        return CudaEngine(engine, artifact, variant, graphs=options.cuda_graphs)
-    return OrtEngine(
-        engine,
-        artifact,
-        variant,
-        threads=options.threads,
-        spinning=options.spinning,
-        eager=options.eager,
-    )
+    return open_variant(artifact, variant, options)
 
 
 def _log_choice(

@@ -1,14 +1,58 @@
-"""What this machine offers, for artifacts that demand more than any machine has."""
+"""What a machine offers, for artifacts that demand more than any machine has."""
 
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from leptonc.runtime.errors import MachineError
 
 _CPUINFO = Path("/proc/cpuinfo")
+_SYSTEMS = {"win32": "windows"}
+_PROCESSORS = {"AMD64": "x86_64", "arm64": "aarch64"}
+
+
+@dataclass(frozen=True)
+class Host:
+    """A machine, as far as it is known.
+
+    Attributes:
+        system: Operating system and processor ("linux-x86_64"), None when not known.
+        engines: Version of each engine; None says that the engine is absent, one that is not
+            listed is not known. A version may be the first numbers of one: (1, 7).
+        capability: The compute capability of the GPU ("8.9"), "" for a machine without one, None
+            when not known.
+        instructions: Instruction sets of its CPU, None when not known.
+        parts: The optional parts that an engine has there; of one that is not listed, they are
+            not known.
+        problem: What is in the way of a GPU, as this machine's libraries say it.
+    """
+
+    system: str | None
+    engines: Mapping[str, tuple[int, ...] | None]
+    capability: str | None
+    instructions: frozenset[str] | None = None
+    parts: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    problem: str | None = None
+
+
+def this_system() -> str:
+    """Return this machine's operating system and processor: "linux-x86_64"."""
+    machine = platform.machine()
+    return f"{_SYSTEMS.get(sys.platform, sys.platform)}-{_PROCESSORS.get(machine, machine)}"
+
+
+def version_numbers(version: str) -> tuple[int, ...]:
+    """Return the leading numbers of a version: "10.9.0.34" is (10, 9, 0, 34)."""
+    numbers = []
+    for part in version.split("."):
+        if not part.isdecimal():
+            break
+        numbers.append(int(part))
+    return tuple(numbers)
 
 
 def instruction_sets(cpuinfo: Path = _CPUINFO) -> frozenset[str]:

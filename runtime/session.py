@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,13 +15,10 @@ from leptonc.runtime.artifact.signature import Signature
 from leptonc.runtime.binding import Binding
 from leptonc.runtime.errors import InputError, LeptonError, UnsupportedError
 from leptonc.runtime.inputs import Array, Arrays, InputGate
-from leptonc.runtime.variant_choice import DEVICES, candidates
 
 if TYPE_CHECKING:
     from leptonc.runtime.cuda.binding import DeviceBinding
-    from leptonc.runtime.engines.tensorrt.engine import TensorRTEngine
-    from leptonc.runtime.engines.tensorrt.run import PendingRun
-    from leptonc.runtime.loading import Engine
+    from leptonc.runtime.engines.base import Engine, Pending
 
 
 class Session:
@@ -43,7 +40,6 @@ class Session:
         self.variant: str = variant.name
         self.manifest: Mapping[str, Any] = artifact.manifest.raw
         self._engine: Engine | None = engine
-        self._is_tensorrt = variant.demands.plan is not None
         self._gate = InputGate(self.signature)
 
     def __call__(self, /, **inputs: Array) -> Arrays:
@@ -63,7 +59,7 @@ class Session:
         engine = self._engine or self._open_engine()
         return engine.run(self._gate.check(inputs))
 
-    def run_async(self, inputs: Mapping[str, Array]) -> PendingRun:
+    def run_async(self, inputs: Mapping[str, Array]) -> Pending:
         """Start a run and return; `result()` of what is returned waits for the outputs.
 
         The inputs are copied: they may be overwritten at once. TensorRT variants only.
@@ -73,8 +69,7 @@ class Session:
             UnsupportedError: The variant runs on another engine.
             EngineError: The engine failed.
         """
-        engine = self._tensorrt("has no asynchronous runs", "call run() on a thread")
-        return engine.start(self._gate.check(inputs))
+        return self._open_engine().start(self._gate.check(inputs))
 
     def warm_up(self) -> None:
         """Return when the session runs at full speed (see `load`, "eager").
@@ -105,14 +100,13 @@ class Session:
 
         if not any(map(on_device, (*inputs.values(), *outputs.values()))):
             return Binding(self._open_engine(), self.signature, inputs, outputs)
-        engine = self._tensorrt("takes no arrays that lie on a GPU", "bind NumPy arrays")
-        return DeviceBinding(engine, self.signature, inputs, outputs)
+        return DeviceBinding(self._open_engine().on_gpu(), self.signature, inputs, outputs)
 
     def close(self) -> None:
         """Let go of the engine and of the mapped file; runs in progress finish first."""
         engine, self._engine = self._engine, None
-        if engine is not None and self._is_tensorrt:
-            cast("TensorRTEngine", engine).close()
+        if engine is not None:
+            engine.close()
 
     def __enter__(self) -> Session:
         return self
@@ -127,16 +121,6 @@ class Session:
 
     def __repr__(self) -> str:
         return f"Session({self.path!r}, variant={self.variant!r}, {self.signature})"
-
-    def _tensorrt(self, otherwise: str, fix: str) -> TensorRTEngine:
-        engine = self._open_engine()
-        if not self._is_tensorrt:
-            raise UnsupportedError(
-                f"the variant {self.variant!r} {otherwise}",
-                where=self.path,
-                fix=f"{fix}, or load a TensorRT variant",
-            )
-        return cast("TensorRTEngine", engine)
 
     def _open_engine(self) -> Engine:
         if self._engine is None:
@@ -186,15 +170,18 @@ def load(
         EnvironmentProblem: The engine, or the machine, is not what it demands.
         EngineError: The engine refuses the graph.
     """
-    _check_arguments(device, threads, cuda_graphs=cuda_graphs)
     # Everything about engines is imported here, and not by those who catch errors or read types.
-    from leptonc.runtime.loading import LoadOptions, open_first
+    from leptonc.runtime.engines.base import LoadOptions
+    from leptonc.runtime.engines.loaders import DEMANDS
+    from leptonc.runtime.loading import open_first
+    from leptonc.runtime.variant_choice import candidates
 
-    options = LoadOptions(threads, verify, spinning, eager, cuda_graphs, runtime_cache)
-    artifact = open_artifact(path)
+    _check_arguments(device, threads, cuda_graphs=cuda_graphs)
+    options = LoadOptions(threads, spinning, eager, cuda_graphs, runtime_cache)
+    artifact = open_artifact(path, DEMANDS)
     try:
         usable = candidates(artifact.manifest.variants, device, variant, artifact.path)
-        chosen, engine = open_first(artifact, usable, options)
+        chosen, engine = open_first(artifact, usable, options, verify=verify)
     except LeptonError:
         artifact.close()
         raise
@@ -202,6 +189,8 @@ def load(
 
 
 def _check_arguments(device: str, threads: int | None, *, cuda_graphs: bool) -> None:
+    from leptonc.runtime.variant_choice import DEVICES
+
     if device not in DEVICES:
         raise UnsupportedError(
             f"there is no device {device!r} in this build", fix='load(path, device="cpu")'

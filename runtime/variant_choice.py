@@ -8,14 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from leptonc.runtime.artifact.manifest import TENSORRT_BACKEND, Variant
+from leptonc.runtime.artifact.manifest import Variant
+from leptonc.runtime.engines.loaders import ROWS, rank
 from leptonc.runtime.errors import UnsupportedError
 
-ORT = "ort"
 DEVICES = ("cpu", "gpu", "auto")
-# The fastest first.
-_ORDER = ((TENSORRT_BACKEND, "gpu"), (ORT, "gpu"), (ORT, "cpu"))
-_TARGETS = {"cpu": "ort-cpu", "gpu": "tensorrt` or `-t ort-cuda", "auto": "ort-cpu"}
 
 
 def candidates(
@@ -36,18 +33,21 @@ def candidates(
     """
     if name is not None:
         return (_named(variants, name, device, where),)
-    usable = [
-        variant
-        for key in _ORDER
+    ranked = [
+        (place, variant)
         for variant in variants
-        if (variant.backend, variant.device) == key and device in ("auto", variant.device)
+        if device in ("auto", variant.device) and (place := rank(variant)) is not None
     ]
+    usable = [variant for _, variant in sorted(ranked, key=lambda entry: entry[0])]
     if not usable:
+        # What runs everywhere, when no device was named.
+        targets = [row.target for row in ROWS if row.device == device] or [ROWS[-1].target]
         names = ", ".join(variant.name for variant in variants)
         raise UnsupportedError(
             f"the artifact has no variant that this build can run on {device!r}: it has {names}",
             where=where,
-            fix=f"compile it with `-t {_TARGETS[device]}`" + _other_device(variants, device),
+            fix=f"compile it with `-t {'` or `-t '.join(targets)}`"
+            + _other_device(variants, device),
         )
     if device == "auto":
         return tuple(usable)
@@ -64,7 +64,7 @@ def _named(variants: Sequence[Variant], name: str, device: str, where: str) -> V
                 where=where,
                 fix=f'load(path, device="{variant.device}", variant="{name}")',
             )
-        if (variant.backend, variant.device) not in _ORDER:
+        if rank(variant) is None:
             break
         return variant
     names = ", ".join(variant.name for variant in variants)
@@ -76,5 +76,5 @@ def _named(variants: Sequence[Variant], name: str, device: str, where: str) -> V
 
 
 def _other_device(variants: Sequence[Variant], device: str) -> str:
-    there = sorted({v.device for v in variants if (v.backend, v.device) in _ORDER} - {device})
+    there = sorted({v.device for v in variants if rank(v) is not None} - {device})
     return f', or load it with device="{there[0]}"' if there and device != "auto" else ""

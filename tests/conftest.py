@@ -13,7 +13,7 @@ import pytest
 # and the tiny models of 38 architectures in theirs; in pytest's importlib mode neither is on the path.
 sys.path.extend(str(Path(__file__).with_name(name)) for name in ("material", "architectures"))
 
-# What every plugin of the tests begins with.
+# What every pass of the tests begins with.
 HEAD = """\
 from dataclasses import dataclass
 from typing import ClassVar
@@ -40,19 +40,21 @@ def install_plugin(
         code: str,
         entry_points: Mapping[str, str],
         *,
+        group: str = "leptonc.passes",
         distribution: str = "acme-passes",
         version: str = "1.2.0",
     ) -> Path:
         folder = tmp_path_factory.mktemp("site")
         module = distribution.replace("-", "_")
-        (folder / f"{module}.py").write_text(HEAD + textwrap.dedent(code))
+        head = HEAD if group == "leptonc.passes" else ""
+        (folder / f"{module}.py").write_text(head + textwrap.dedent(code))
         info = folder / f"{module}-{version}.dist-info"
         info.mkdir()
         (info / "METADATA").write_text(
             f"Metadata-Version: 2.1\nName: {distribution}\nVersion: {version}\n"
         )
         lines = [f"{name} = {module}:{attribute}" for name, attribute in entry_points.items()]
-        (info / "entry_points.txt").write_text("\n".join(["[leptonc.passes]", *lines, ""]))
+        (info / "entry_points.txt").write_text("\n".join([f"[{group}]", *lines, ""]))
         monkeypatch.delitem(sys.modules, module, raising=False)
         monkeypatch.syspath_prepend(folder)
         return folder

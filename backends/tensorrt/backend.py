@@ -35,10 +35,11 @@ from leptonc.backends.tensorrt.process import BuildOutcome, BuildRequest, run_bu
 from leptonc.backends.tensorrt.profiles import Ranges, input_ranges
 from leptonc.passes.facts.facts import infer_facts
 from leptonc.runtime.artifact.dtypes import ELEMENT_TYPES
-from leptonc.runtime.artifact.plan_demands import parse_plan_demands
 from leptonc.runtime.cuda.driver import Cuda, import_cuda
-from leptonc.runtime.engines.tensorrt.plan_check import Host, objections, this_system
+from leptonc.runtime.engines.tensorrt.plan_check import objections
+from leptonc.runtime.engines.tensorrt.plan_demands import parse_plan_demands
 from leptonc.runtime.errors import EngineError, EngineMissingError, EnvironmentProblem
+from leptonc.runtime.machine import Host, this_system
 
 _PRECISIONS = ("fp32", "fp16", "bf16", "int8", "int4")
 _MODULES = {RTX: "tensorrt_rtx_bindings", CLASSIC: "tensorrt"}

@@ -15,7 +15,7 @@ from typing import Any
 from leptonc.backends.base import DimRange
 from leptonc.backends.errors import UnsupportedTargetError
 from leptonc.backends.option import option
-from leptonc.runtime.artifact.plan_demands import TENSORRT, TENSORRT_RTX
+from leptonc.runtime.engines.tensorrt.plan_demands import TENSORRT, TENSORRT_RTX
 
 # The ranges of some dimensions, by name.
 Profile = tuple[tuple[str, DimRange], ...]

@@ -3,22 +3,31 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import click
 
 from leptonc.compiler.commands.options import answer_options, show
+from leptonc.runtime.engines.loaders import ROWS
 from leptonc.runtime.variant_choice import DEVICES
 
 NOT_LOADABLE = 4
+# Those whose versions describe a machine, by name, in the order of the rows.
+LIBRARIES = {library.name: library for row in ROWS for library in row.libraries}
+
+
+def _library_options(command: Callable[..., None]) -> Callable[..., None]:
+    for name, library in reversed(LIBRARIES.items()):
+        text = f"Version of {library.title}, e.g. {library.example}; none without it."
+        command = click.option(f"--{name}", help=text)(command)
+    return command
 
 
 @click.command()
 @click.argument("artifact", type=click.Path(path_type=Path))
 @click.option("--sm", help="Compute capability of the GPU, e.g. 89; none for no GPU.")
-@click.option("--tensorrt-rtx", help="Version of TensorRT for RTX, e.g. 1.7; none without it.")
-@click.option("--tensorrt", help="Version of TensorRT, e.g. 10.9; none without it.")
-@click.option("--onnxruntime", help="Version of ONNX Runtime, e.g. 1.31; none without it.")
+@_library_options
 @click.option("--os", "system", help="Operating system and processor, e.g. linux-x86_64.")
 @click.option("--device", type=click.Choice(DEVICES), help="As for load. [default: auto, or gpu]")
 @click.option("--variant", help="Ask about this variant alone.")
@@ -30,14 +39,12 @@ def check(
     *,
     artifact: Path,
     sm: str | None,
-    tensorrt_rtx: str | None,
-    tensorrt: str | None,
-    onnxruntime: str | None,
     system: str | None,
     device: str | None,
     variant: str | None,
     record: Path | None,
     as_json: bool,
+    **libraries: str | None,
 ) -> None:
     """Say whether ARTIFACT will load: on this machine, or on one that the options describe.
 
@@ -48,13 +55,15 @@ def check(
     from leptonc.compiler.inspection.loadable import check_loadable
     from leptonc.compiler.machines.target_machine import describe_machine, this_machine
 
-    given = {"tensorrt-rtx": tensorrt_rtx, "tensorrt": tensorrt, "onnxruntime": onnxruntime}
+    given = {name: libraries[name.replace("-", "_")] for name in LIBRARIES}
     versions = {name: text for name, text in given.items() if text is not None}
     if sm is None and system is None and not versions:
         machine = this_machine()
     else:
         machine = describe_machine(sm=sm, system=system, versions=versions)
-    about_gpu = any(text not in (None, "none") for text in (sm, tensorrt_rtx, tensorrt))
+    on_cpu = {library.name for row in ROWS if row.device == "cpu" for library in row.libraries}
+    for_gpu = (text for name, text in given.items() if name not in on_cpu)
+    about_gpu = any(text not in (None, "none") for text in (sm, *for_gpu))
     wanted = device or ("gpu" if about_gpu and variant is None else "auto")
     report = check_loadable(artifact, machine, device=wanted, variant=variant, record=record)
     show(report, as_json)

@@ -16,6 +16,7 @@ from rich.console import Console
 
 from leptonc.compiler.inspection.tables import render
 from leptonc.runtime.artifact.reader import open_artifact
+from leptonc.runtime.engines.loaders import DEMANDS
 from leptonc.runtime.errors import InputError
 
 if TYPE_CHECKING:
@@ -138,7 +139,7 @@ def describe(path: Path | str) -> Inspection:
 
 
 def _describe_artifact(path: Path) -> Inspection:
-    with open_artifact(path) as artifact:
+    with open_artifact(path, DEMANDS) as artifact:
         artifact.verify()
         manifest = artifact.manifest.raw
         sections = tuple(

@@ -13,21 +13,14 @@ from typing import Any
 
 from rich.console import Console
 
-from leptonc.compiler.machines.target_machine import ONNXRUNTIME, TargetMachine
+from leptonc.compiler.machines.target_machine import TargetMachine
 from leptonc.compiler.verification.record import read_record
 from leptonc.runtime.artifact.manifest import Variant
 from leptonc.runtime.artifact.reader import Artifact, open_artifact
-from leptonc.runtime.engines.tensorrt.plan_check import objections, unknowns
-from leptonc.runtime.engines.tensorrt.plan_header import check_plan_header
+from leptonc.runtime.engines.base import Reason, Verdict
+from leptonc.runtime.engines.loaders import DEMANDS, find_loader, is_ours, rank
+from leptonc.runtime.errors import EnvironmentProblem
 from leptonc.runtime.variant_choice import candidates
-
-
-@dataclass(frozen=True)
-class Reason:
-    """Why a variant will not load, and what to do."""
-
-    what: str
-    fix: str
 
 
 @dataclass(frozen=True)
@@ -144,7 +137,7 @@ def check_loadable(
         ArtifactError: The file is damaged, or a plan is not the one the manifest describes.
         UnsupportedError: It has no variant for the device, or none of that name.
     """
-    with open_artifact(path) as artifact:
+    with open_artifact(path, DEMANDS) as artifact:
         artifact.verify()
         asked = candidates(artifact.manifest.variants, device, variant, artifact.path)
         others = [entry for entry in artifact.manifest.variants if entry not in asked]
@@ -158,65 +151,18 @@ def check_loadable(
 def _answer(
     artifact: Artifact, variant: Variant, machine: TargetMachine, *, asked: bool
 ) -> VariantAnswer:
-    plan = variant.demands.plan
-    if plan is None:
-        reasons, not_known = _onnxruntime(variant, machine)
-        return VariantAnswer(variant.name, asked, tuple(reasons), tuple(not_known))
-    where = f"{artifact.path}, variant {variant.name!r}"
-    check_plan_header(artifact.view(variant.graph), plan, where)
-    found = [
-        Reason(
-            f"{entry.what} ({machine.problem})"
-            if entry.about == "capability" and machine.problem
-            else entry.what,
-            entry.fix,
-        )
-        for entry in objections(plan, machine.host)
-    ]
-    if machine.problem is not None and machine.host.capability is None:
-        found.append(Reason(machine.problem, "pip install 'leptonc[tensorrt]'"))
-    missing = () if found else unknowns(plan, machine.host)
-    return VariantAnswer(variant.name, asked, tuple(found), missing)
+    verdict = _judge(artifact, variant, machine)
+    return VariantAnswer(variant.name, asked, verdict.reasons, verdict.not_known)
 
 
-def _onnxruntime(variant: Variant, machine: TargetMachine) -> tuple[list[Reason], list[str]]:
-    if variant.backend != "ort":
-        return [Reason(f"this version has no loader for {variant.backend!r}", "update leptonc")], []
-    reasons: list[Reason] = []
-    not_known: list[str] = []
-    needed = ".".join(map(str, variant.demands.engine_min))
-    fix = f"pip install 'onnxruntime>={needed}'"
-    if ONNXRUNTIME not in machine.host.engines:
-        not_known.append(f"version of onnxruntime: {needed} or later is needed")
-    else:
-        version = machine.host.engines[ONNXRUNTIME]
-        if version is None:
-            reasons.append(Reason("onnxruntime is not installed", fix))
-        elif version < variant.demands.engine_min[: len(version)]:
-            there = ".".join(map(str, version))
-            what = f"onnxruntime {there} is installed; the artifact needs {needed} or later"
-            reasons.append(Reason(what, fix))
-    demanded = variant.demands.instructions
-    if machine.instructions is None and demanded:
-        not_known.append(f"instruction sets of the CPU: {', '.join(demanded)} are needed")
-    elif machine.instructions is not None:
-        lacking = [name for name in demanded if name not in machine.instructions]
-        if lacking:
-            what = f"the CPU has no {', '.join(lacking)}"
-            reasons.append(Reason(what, "compile it again without `--require native`"))
-    if variant.device == "gpu":
-        _cuda_provider(machine, reasons, not_known)
-    return reasons, not_known
-
-
-def _cuda_provider(machine: TargetMachine, reasons: list[Reason], not_known: list[str]) -> None:
-    if machine.cuda_provider is False:
-        what = "onnxruntime is installed without its CUDA provider"
-        reasons.append(Reason(what, "pip uninstall onnxruntime && pip install 'leptonc[gpu]'"))
-    elif machine.cuda_provider is None:
-        not_known.append("onnxruntime's CUDA provider: onnxruntime-gpu is needed")
-    if machine.host.capability == "":
-        what = machine.problem or "there is no GPU"
-        reasons.append(Reason(what, "use a machine with a GPU, or a variant for the CPU"))
-    elif machine.host.capability is None:
-        not_known.append("GPU: one that CUDA supports is needed")
+def _judge(artifact: Artifact, variant: Variant, machine: TargetMachine) -> Verdict:
+    if rank(variant) is None:
+        what = f"this version has no loader for {variant.backend!r}"
+        return Verdict((Reason(what, "update leptonc"),))
+    try:
+        loader = find_loader(variant)
+    except EnvironmentProblem as error:
+        return Verdict((Reason(error.what, error.fix or "uninstall it"),))
+    # An engine of another distribution is asked about this machine only where it is needed.
+    host = machine.host if machine.described or is_ours(variant) else loader.look(machine.host)
+    return loader.judge(artifact, variant, host)

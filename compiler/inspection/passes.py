@@ -21,6 +21,7 @@ from rich.table import Table
 from leptonc.compiler.inspection.layers import render_quantization
 from leptonc.compiler.inspection.tables import origin_text
 from leptonc.runtime.artifact.reader import open_artifact
+from leptonc.runtime.engines.loaders import DEMANDS
 from leptonc.runtime.errors import InputError
 
 if TYPE_CHECKING:
@@ -120,7 +121,7 @@ def explain(path: Path) -> Explanation:
             where=str(path),
             fix=f"leptonc compile --explain {path}",
         )
-    with open_artifact(path) as artifact:
+    with open_artifact(path, DEMANDS) as artifact:
         artifact.verify()
         manifest = artifact.manifest.raw
     explained = explanation(path, manifest)

@@ -5,21 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import metadata
-from importlib.util import find_spec
 
 from leptonc.compiler.errors import UsageError
-from leptonc.runtime.artifact.plan_demands import TENSORRT, TENSORRT_RTX
 from leptonc.runtime.cuda.driver import Cuda, import_cuda
-from leptonc.runtime.engines.ort import library as ort
-from leptonc.runtime.engines.ort.cuda_provider import CUDA
-from leptonc.runtime.engines.tensorrt.library import version_numbers
-from leptonc.runtime.engines.tensorrt.plan_check import Host, this_system
+from leptonc.runtime.engines.loaders import ROWS
 from leptonc.runtime.errors import EngineMissingError, EnvironmentProblem
-from leptonc.runtime.machine import instruction_sets
-
-ONNXRUNTIME = "onnxruntime"
-_MODULES = {TENSORRT_RTX: "tensorrt_rtx_bindings", TENSORRT: "tensorrt"}
+from leptonc.runtime.machine import Host, instruction_sets, this_system
 
 
 @dataclass(frozen=True)
@@ -27,17 +18,11 @@ class TargetMachine:
     """A machine, as far as it is known.
 
     Attributes:
-        host: System, engines (also "onnxruntime") and GPU.
-        instructions: Instruction sets of its CPU, None when not known.
-        cuda_provider: Whether its ONNX Runtime has the CUDA provider, None when not known.
-        problem: What else is in the way of a GPU, as this machine's libraries say it.
+        host: Its system, engines, GPU and CPU.
         described: It was described; else it is this machine.
     """
 
     host: Host
-    instructions: frozenset[str] | None
-    cuda_provider: bool | None
-    problem: str | None
     described: bool
 
     def to_json(self) -> dict[str, object]:
@@ -71,20 +56,11 @@ def describe_machine(
         raise UsageError(f"--os {system!r} is not a system", fix="e.g. --os linux-x86_64")
     engines = {name: _version(name, text) for name, text in versions.items()}
     capability = None if sm is None else _capability(sm)
-    return TargetMachine(Host(system, engines, capability), None, None, None, described=True)
+    return TargetMachine(Host(system, engines, capability), described=True)
 
 
 def this_machine() -> TargetMachine:
     """Return this machine, asking its libraries; nothing is loaded that could run a plan."""
-    engines = {flavour: _installed(module) for flavour, module in _MODULES.items()}
-    cuda_provider = False
-    try:
-        engine = ort.import_engine()
-    except EngineMissingError:
-        engines[ONNXRUNTIME] = None
-    else:
-        engines[ONNXRUNTIME] = version_numbers(engine.__version__)
-        cuda_provider = CUDA in engine.get_available_providers()
     capability: str | None = None
     problem: str | None = None
     try:
@@ -93,8 +69,10 @@ def this_machine() -> TargetMachine:
         problem = error.what
     except EnvironmentProblem as error:
         capability, problem = "", error.what
-    host = Host(this_system(), engines, capability)
-    return TargetMachine(host, instruction_sets(), cuda_provider, problem, described=False)
+    host = Host(this_system(), {}, capability, instruction_sets(), {}, problem)
+    for row in {row.backend: row for row in ROWS}.values():
+        host = row.load().look(host)
+    return TargetMachine(host, described=False)
 
 
 def _capability(text: str) -> str:
@@ -118,12 +96,3 @@ def _version(name: str, text: str) -> tuple[int, ...] | None:
             fix=f"e.g. --{name} 1.7, or --{name} none if it is not installed",
         )
     return tuple(map(int, text.split(".")))
-
-
-def _installed(module: str) -> tuple[int, ...] | None:
-    """Return the version of the distribution that brings a module, without importing it."""
-    if find_spec(module) is None:
-        return None
-    for name in metadata.packages_distributions().get(module, ()):
-        return version_numbers(metadata.version(name))
-    return None

@@ -8,22 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeAlias, TypeVar
 
 from leptonc.runtime.artifact.dtypes import ELEMENT_TYPES
 from leptonc.runtime.artifact.layout import MAX_FILE, Section, is_count
 from leptonc.runtime.artifact.signature import Dim, Shape, Signature, TensorSpec
 from leptonc.runtime.errors import ArtifactError
 
-if TYPE_CHECKING:
-    from leptonc.runtime.artifact.plan_demands import PlanDemands
-
 T = TypeVar("T")
+Fail: TypeAlias = Callable[[str, str], NoReturn]
+# Reads the "demands" of a variant whose engine has other ones than a graph's. It gets the JSON
+# object, the signature, the object's path in the manifest, and what refuses a path for a reason.
+ReadDemands: TypeAlias = Callable[[Mapping[str, Any], Signature, str, Fail], object]
 
 MAX_RANK = 32
-TENSORRT_BACKEND = "tensorrt"
 _FIX = "the file is damaged or was not written by leptonc: compile it again"
 
 
@@ -54,17 +55,17 @@ class Demands:
 
     Attributes:
         engine: The engine's name.
-        engine_min: The oldest version that loads it; for a plan, the version that built it.
-        opset: The operator set of the graph; 0 for a plan, which has none.
+        engine_min: The oldest version that loads it; empty where the engine reads its demands.
+        opset: The operator set of the graph; 0 for a payload that is none.
         instructions: Instruction sets of the CPU.
-        plan: What a TensorRT plan needs besides; None for a graph.
+        own: What the engine read of its demands; else all of them, as they stand in the manifest.
     """
 
     engine: str
     engine_min: tuple[int, ...]
     opset: int
     instructions: tuple[str, ...]
-    plan: PlanDemands | None = None
+    own: Any
 
 
 @dataclass(frozen=True)
@@ -102,19 +103,31 @@ class Manifest:
     raw: Mapping[str, Any]
 
 
-def parse_manifest(value: Any, sections: Mapping[str, Section], where: str) -> Manifest:
+def parse_manifest(
+    value: Any,
+    sections: Mapping[str, Section],
+    where: str,
+    demands: Mapping[str, ReadDemands],
+) -> Manifest:
     """Check a manifest against the sections of its file.
+
+    Args:
+        value: The JSON value.
+        sections: By name.
+        where: The file.
+        demands: What reads the demands of a backend that has its own.
 
     Raises:
         ArtifactError: A key is missing or has a value it cannot have; `where` says which.
     """
-    return _Reader(where, sections).manifest(value)
+    return _Reader(where, sections, demands).manifest(value)
 
 
 @dataclass(frozen=True)
 class _Reader:
     where: str
     sections: Mapping[str, Section]
+    own_demands: Mapping[str, ReadDemands]
 
     def fail(self, path: str, what: str) -> NoReturn:
         raise ArtifactError(what, where=f"{self.where}, manifest {path}", fix=_FIX)
@@ -155,13 +168,10 @@ class _Reader:
         self.text(value, "leptonc", "$")
         name = self.text(value, "name", "$")
         signature = self.signature(self.get(value, "signature", "$"))
-        variants = self.items(value, "variants", "$", self.variant)
+        variants = self.items(value, "variants", "$", partial(self.variant, signature))
         if not variants:
             self.fail("$.variants", "there is no variant")
         self.unique([variant.name for variant in variants], "$.variants")
-        for index, variant in enumerate(variants):
-            if variant.demands.plan is not None:
-                self.profiles(variant.demands.plan, signature, f"$.variants[{index}].demands")
         return Manifest(name, signature, variants, MappingProxyType(value))
 
     def signature(self, value: Any) -> Signature:
@@ -202,7 +212,7 @@ class _Reader:
             self.fail(path, f"the bound {high} is below the bound {low}")
         return Dim(name, low, high)
 
-    def variant(self, value: Any, path: str) -> Variant:
+    def variant(self, signature: Signature, value: Any, path: str) -> Variant:
         graph = self.text(value, "graph", path)
         if graph not in self.sections:
             self.fail(f"{path}.graph", f"there is no section {graph!r}")
@@ -219,40 +229,29 @@ class _Reader:
             backend,
             self.text(value, "device", path),
             self.text(value, "precision", path),
-            self.demands(self.get(value, "demands", path), f"{path}.demands", backend),
+            self.demands(self.get(value, "demands", path), f"{path}.demands", backend, signature),
             graph,
             MappingProxyType(options),
             weights,
         )
 
-    def demands(self, value: Any, path: str, backend: str) -> Demands:
-        if backend == TENSORRT_BACKEND:
-            from leptonc.runtime.artifact.plan_demands import parse_plan_demands
-
-            engine = self.text(value, "engine", path)
-            plan = parse_plan_demands(value, path, self.fail)
-            return Demands(engine, plan.version, 0, (), plan)
+    def demands(self, value: Any, path: str, backend: str, signature: Signature) -> Demands:
+        engine = self.text(value, "engine", path)
+        read = self.own_demands.get(backend)
+        if read is not None:
+            return Demands(engine, (), 0, (), read(value, signature, path, self.fail))
         version = self.text(value, "engine_min", path)
         parts = version.split(".")
         if not all(part.isascii() and part.isdecimal() and len(part) < 10 for part in parts):
             self.fail(f"{path}.engine_min", f"{version!r} is not a version")
         instructions = self.items(value, "instructions", path, self.instruction)
         return Demands(
-            self.text(value, "engine", path),
+            engine,
             tuple(int(part) for part in parts),
             self.count(value, "opset", path),
             instructions,
+            value,
         )
-
-    def profiles(self, plan: PlanDemands, signature: Signature, path: str) -> None:
-        ranks = {spec.name: len(spec.shape) for spec in signature.inputs}
-        for index, profile in enumerate(plan.profiles):
-            for name, bounds in profile.items():
-                if ranks.get(name) != len(bounds.min):
-                    self.fail(
-                        f"{path}.profiles[{index}]",
-                        f"{name!r} of rank {len(bounds.min)} is not an input of the model",
-                    )
 
     def instruction(self, value: Any, path: str) -> str:
         if not isinstance(value, str) or not value:

@@ -25,7 +25,7 @@ from leptonc.runtime.artifact.layout import (
     header_length,
     parse_header,
 )
-from leptonc.runtime.artifact.manifest import Manifest, parse_manifest
+from leptonc.runtime.artifact.manifest import Manifest, ReadDemands, parse_manifest
 from leptonc.runtime.artifact.writer import SectionData, StagedArtifact, stage_artifact
 from leptonc.runtime.errors import ArtifactError, IntegrityError
 
@@ -222,8 +222,13 @@ def available_threads() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def open_artifact(path: str | os.PathLike[str]) -> Artifact:
+def open_artifact(path: str | os.PathLike[str], demands: Mapping[str, ReadDemands]) -> Artifact:
     """Open an artifact and check all but the hashes of its payloads.
+
+    Args:
+        path: The file.
+        demands: What reads the demands of backends that have their own; those of every other are
+            checked to be a graph's. The runtime's are `leptonc.runtime.engines.loaders.DEMANDS`.
 
     Raises:
         ArtifactError: No such file, not a regular file, or a rule of the format is broken.
@@ -242,7 +247,7 @@ def open_artifact(path: str | os.PathLike[str]) -> Artifact:
     finally:
         os.close(descriptor)
     try:
-        manifest = _read_manifest(mapping, sections, where)
+        manifest = _read_manifest(mapping, sections, where, demands)
     except ArtifactError:
         mapping.close()
         raise
@@ -275,7 +280,12 @@ def _open(where: str) -> int:
     return descriptor
 
 
-def _read_manifest(mapping: mmap.mmap, sections: tuple[Section, ...], where: str) -> Manifest:
+def _read_manifest(
+    mapping: mmap.mmap,
+    sections: tuple[Section, ...],
+    where: str,
+    demands: Mapping[str, ReadDemands],
+) -> Manifest:
     section = sections[-1]
     inside = f"{where}, section {MANIFEST!r}"
     data = mapping[section.offset : section.end]
@@ -290,4 +300,4 @@ def _read_manifest(mapping: mmap.mmap, sections: tuple[Section, ...], where: str
         raise ArtifactError(
             f"the manifest is invalid: {error}", where=inside, fix=_DAMAGED
         ) from error
-    return parse_manifest(value, {entry.name: entry for entry in sections}, where)
+    return parse_manifest(value, {entry.name: entry for entry in sections}, where, demands)

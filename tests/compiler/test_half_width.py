@@ -57,7 +57,7 @@ def compiled(recipe: Path, *options: str, code: int = 0) -> Path:
 
 
 def manifest(path: Path) -> dict:
-    with open_artifact(path) as artifact:
+    with open_artifact(path, {}) as artifact:
         return dict(artifact.manifest.raw)
 
 

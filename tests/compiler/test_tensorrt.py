@@ -10,6 +10,7 @@ import pytest
 from leptonc.compiler.cli import main
 from leptonc.compiler.inspection.describe import describe
 from leptonc.runtime.artifact.reader import open_artifact
+from leptonc.runtime.engines.loaders import DEMANDS
 
 MODELS = Path(__file__).resolve().parents[2] / "models"
 
@@ -76,7 +77,7 @@ def test_the_graph_is_proven_and_the_engine_said_not_to_have_run(recipe, capfd, 
     assert len(proof["trials"]) == 3
     figures = said["builds"][variant["name"]]
     assert figures["plan_bytes"] < said["bytes"]
-    with open_artifact(out) as artifact:
+    with open_artifact(out, DEMANDS) as artifact:
         assert "seconds" not in json.dumps(dict(artifact.manifest.raw))
     assert describe(out).to_json()["variants"][0]["about"]["backend"] == "tensorrt"
 

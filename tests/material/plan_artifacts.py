@@ -13,7 +13,7 @@ from small_artifacts import BATCH, LINEAR, linear_weights, manifest, parse, sect
 
 from leptonc.backends import find_backend, parse_target
 from leptonc.backends.pack import pack
-from leptonc.runtime.engines.tensorrt.plan_check import this_system
+from leptonc.runtime.machine import this_system
 
 MODEL = """
 <ir_version: 10, opset_import: ["" : 20]>

@@ -182,7 +182,7 @@ def test_a_damaged_weight_is_found_before_the_engine_sees_anything(
     linear: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     damage(linear, linear_weights()["w"].tobytes()[:64])
-    monkeypatch.setattr("leptonc.runtime.loading.OrtEngine", None)
+    monkeypatch.setattr("leptonc.runtime.engines.ort.opening.OrtEngine", None)
     with pytest.raises(IntegrityError, match="section 'weights', chunk 0"):
         load(linear)
 

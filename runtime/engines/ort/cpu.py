@@ -17,11 +17,17 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 from leptonc.runtime.artifact.manifest import Variant
 from leptonc.runtime.artifact.reader import Artifact
-from leptonc.runtime.engines.ort.library import engine_failures, open_session, session_options
+from leptonc.runtime.engines.ort.library import (
+    engine_failures,
+    no_asynchronous_runs,
+    no_device_arrays,
+    open_session,
+    session_options,
+)
 from leptonc.runtime.engines.ort.weights import give_file, mapped_weights
 from leptonc.runtime.errors import EngineError, LeptonError
 from leptonc.runtime.inputs import Array, Arrays
@@ -125,6 +131,11 @@ class OrtEngine:
         self._answered = True
         return dict(zip(self._outputs, values, strict=False))
 
+    def start(self, inputs: Mapping[str, Array]) -> NoReturn:
+        """Refuse: every run is waited for."""
+        del inputs
+        raise no_asynchronous_runs(self._variant, self._artifact.path)
+
     def finish(self) -> None:
         """Return when runs go at full speed.
 
@@ -158,6 +169,13 @@ class OrtEngine:
             opened.session.run_with_iobinding(binding)
         except self._failures as error:
             raise _failed(error, inputs) from error
+
+    def on_gpu(self) -> NoReturn:
+        """Refuse: it runs on the CPU."""
+        raise no_device_arrays(self._variant, self._artifact.path)
+
+    def close(self) -> None:
+        """Do nothing: memory and mapping are let go of with the last run that refers to them."""
 
     def _start_finishing(self) -> threading.Thread:
         with self._lock:

@@ -10,14 +10,19 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
 from leptonc.runtime.artifact.manifest import Variant
 from leptonc.runtime.artifact.reader import Artifact
 from leptonc.runtime.engines.ort.cuda_provider import session_on_cuda
-from leptonc.runtime.engines.ort.library import engine_failures, session_options
+from leptonc.runtime.engines.ort.library import (
+    engine_failures,
+    no_asynchronous_runs,
+    no_device_arrays,
+    session_options,
+)
 from leptonc.runtime.engines.ort.weights import give_file
 from leptonc.runtime.errors import EngineError, UnsupportedError
 from leptonc.runtime.inputs import Array, Arrays
@@ -64,6 +69,8 @@ class CudaEngine:
             EngineError: ONNX Runtime refuses the graph.
         """
         self._engine = engine
+        self._variant = variant
+        self._where = artifact.path
         self._graphs = graphs
         self._failures = engine_failures(engine)
         self._numbers = itertools.count(1)
@@ -99,6 +106,11 @@ class CudaEngine:
         except self._failures as error:
             raise _failed(error, inputs) from error
         return dict(zip(self._outputs, values, strict=False))
+
+    def start(self, inputs: Mapping[str, Array]) -> NoReturn:
+        """Refuse: every run is waited for."""
+        del inputs
+        raise no_asynchronous_runs(self._variant, self._where)
 
     def finish(self) -> None:
         """Return when runs go at full speed: at once."""
@@ -150,6 +162,13 @@ class CudaEngine:
                 np.copyto(array, value.numpy())
         except self._failures as error:
             raise _failed(error, inputs) from error
+
+    def on_gpu(self) -> NoReturn:
+        """Refuse: it copies arrays of the host to places of its own."""
+        raise no_device_arrays(self._variant, self._where)
+
+    def close(self) -> None:
+        """Do nothing: memory is let go of with the last run that refers to it."""
 
     def _run_options(self, graph: str) -> Any:
         options = self._engine.RunOptions()

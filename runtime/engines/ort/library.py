@@ -8,13 +8,15 @@ from typing import Any
 
 from leptonc.runtime.artifact.manifest import Variant
 from leptonc.runtime.engines.ort.weights import SharedWeight, give_arrays, share_weight
-from leptonc.runtime.errors import EngineMissingError
+from leptonc.runtime.errors import EngineMissingError, UnsupportedError
 
 __all__ = [
     "SharedWeight",
     "check_version",
     "engine_failures",
     "import_engine",
+    "no_asynchronous_runs",
+    "no_device_arrays",
     "open_session",
     "session_options",
     "share_weight",
@@ -111,3 +113,21 @@ def engine_failures(engine: Any) -> tuple[type[BaseException], ...]:
     own = [value for value in state.values() if isinstance(value, type)]
     errors = [value for value in own if issubclass(value, Exception)]
     return (*errors, RuntimeError, ValueError, TypeError)
+
+
+def no_asynchronous_runs(variant: Variant, where: str) -> UnsupportedError:
+    """Return the error for a run that is to be started only."""
+    return UnsupportedError(
+        f"the variant {variant.name!r} has no asynchronous runs",
+        where=where,
+        fix="call run() on a thread, or load a TensorRT variant",
+    )
+
+
+def no_device_arrays(variant: Variant, where: str) -> UnsupportedError:
+    """Return the error for arrays of other libraries on a GPU."""
+    return UnsupportedError(
+        f"the variant {variant.name!r} takes no arrays that lie on a GPU",
+        where=where,
+        fix="bind NumPy arrays, or load a TensorRT variant",
+    )

@@ -13,7 +13,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from leptonc.runtime.artifact.plan_demands import TENSORRT_RTX, PlanDemands
 from leptonc.runtime.artifact.signature import Signature
 from leptonc.runtime.cuda.dlpack import DeviceArray
 from leptonc.runtime.cuda.driver import Cuda
@@ -22,6 +21,7 @@ from leptonc.runtime.engines.tensorrt.binding import TensorRTBinding
 from leptonc.runtime.engines.tensorrt.kernel_cache import CacheKey, read_cache, write_cache
 from leptonc.runtime.engines.tensorrt.lane import Lane
 from leptonc.runtime.engines.tensorrt.library import failure
+from leptonc.runtime.engines.tensorrt.plan_demands import TENSORRT_RTX, PlanDemands
 from leptonc.runtime.engines.tensorrt.profiles import choose_profile
 from leptonc.runtime.engines.tensorrt.run import PendingRun, start
 from leptonc.runtime.engines.tensorrt.tensors import read_tensors
@@ -184,6 +184,10 @@ class TensorRTEngine:
         """
         del inputs
         bound.run()
+
+    def on_gpu(self) -> TensorRTEngine:
+        """Return itself: it binds arrays on its GPU as it binds those of the host."""
+        return self
 
     @property
     def device(self) -> int:

@@ -14,9 +14,10 @@ from typing import Any
 
 from leptonc.runtime.artifact.layout import CHUNK
 from leptonc.runtime.artifact.manifest import Variant, Weight
-from leptonc.runtime.artifact.plan_demands import TENSORRT, TENSORRT_RTX
 from leptonc.runtime.artifact.reader import Artifact
+from leptonc.runtime.engines.tensorrt.plan_demands import TENSORRT, TENSORRT_RTX
 from leptonc.runtime.errors import EngineError, EngineMissingError, IntegrityError
+from leptonc.runtime.machine import version_numbers
 
 _ELEMENT_TYPES = {
     "float32": "FLOAT",
@@ -28,6 +29,7 @@ _ELEMENT_TYPES = {
     "int64": "INT64",
     "bool": "BOOL",
 }
+_MODULES = {TENSORRT_RTX: "tensorrt_rtx_bindings", TENSORRT: "tensorrt"}
 _INSTALL = {
     TENSORRT_RTX: "pip install 'leptonc[tensorrt]'",
     TENSORRT: "install TensorRT for this machine: pip install tensorrt",
@@ -54,14 +56,20 @@ def import_engine(flavour: str) -> Any:
     return engine
 
 
-def version_numbers(version: str) -> tuple[int, ...]:
-    """Return the leading numbers of a version: "10.9.0.34" is (10, 9, 0, 34)."""
-    numbers = []
-    for part in version.split("."):
-        if not part.isdecimal():
-            break
-        numbers.append(int(part))
-    return tuple(numbers)
+def installed() -> dict[str, tuple[int, ...] | None]:
+    """Return the version of each flavour that is installed, without importing it."""
+    return {flavour: _installed(module) for flavour, module in _MODULES.items()}
+
+
+def _installed(module: str) -> tuple[int, ...] | None:
+    # They cost milliseconds, which a load does not pay.
+    from importlib import metadata, util
+
+    if util.find_spec(module) is None:
+        return None
+    for name in metadata.packages_distributions().get(module, ()):
+        return version_numbers(metadata.version(name))
+    return None
 
 
 def checked_plan(artifact: Artifact, variant: Variant) -> bytes:

@@ -7,13 +7,11 @@ for, by a GPU of a compute capability that it has code for.
 
 from __future__ import annotations
 
-import platform
-import sys
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from leptonc.runtime.artifact.plan_demands import (
+from leptonc.runtime.engines.base import Reason, Verdict
+from leptonc.runtime.engines.tensorrt.plan_demands import (
     AMPERE_PLUS,
     NO_COMPATIBILITY,
     RTX_CAPABILITIES,
@@ -21,27 +19,9 @@ from leptonc.runtime.artifact.plan_demands import (
     PlanDemands,
 )
 from leptonc.runtime.errors import EngineMissingError, LeptonError, MachineError
+from leptonc.runtime.machine import Host
 
-_SYSTEMS = {"win32": "windows"}
-_PROCESSORS = {"AMD64": "x86_64", "arm64": "aarch64"}
 _FIRST_AMPERE = 8
-
-
-@dataclass(frozen=True)
-class Host:
-    """A machine, as far as it is known.
-
-    Attributes:
-        system: Operating system and processor ("linux-x86_64"), None when not known.
-        engines: Version of each engine; None says that the engine is absent, a flavour that is
-            not listed is not known. A version may be the first numbers of one: (1, 7).
-        capability: The compute capability of the GPU ("8.9"), "" for a machine without one, None
-            when not known.
-    """
-
-    system: str | None
-    engines: Mapping[str, tuple[int, ...] | None]
-    capability: str | None
 
 
 @dataclass(frozen=True)
@@ -64,10 +44,20 @@ class Objection:
         return kind(self.what, where=where, fix=self.fix)
 
 
-def this_system() -> str:
-    """Return this machine's operating system and processor: "linux-x86_64"."""
-    machine = platform.machine()
-    return f"{_SYSTEMS.get(sys.platform, sys.platform)}-{_PROCESSORS.get(machine, machine)}"
+def judge(demands: PlanDemands, host: Host) -> Verdict:
+    """Say whether the plan will load there; what is not known is said when nothing objects."""
+    found = [
+        Reason(
+            f"{entry.what} ({host.problem})"
+            if entry.about == "capability" and host.problem
+            else entry.what,
+            entry.fix,
+        )
+        for entry in objections(demands, host)
+    ]
+    if host.problem is not None and host.capability is None:
+        found.append(Reason(host.problem, "pip install 'leptonc[tensorrt]'"))
+    return Verdict(tuple(found), () if found else unknowns(demands, host))
 
 
 def objections(demands: PlanDemands, host: Host) -> tuple[Objection, ...]:

@@ -14,7 +14,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from leptonc.runtime.artifact.plan_demands import RTX_CAPABILITIES, TENSORRT_RTX, PlanDemands
+from leptonc.runtime.engines.tensorrt.plan_demands import (
+    RTX_CAPABILITIES,
+    TENSORRT_RTX,
+    PlanDemands,
+)
 from leptonc.runtime.errors import ArtifactError
 
 HEADER_BYTES = 64

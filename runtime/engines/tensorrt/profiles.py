@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from math import log2
 from typing import Any
 
-from leptonc.runtime.artifact.plan_demands import Profile, ShapeRange
+from leptonc.runtime.engines.tensorrt.plan_demands import Profile, ShapeRange
 from leptonc.runtime.errors import InputError
 
 Shapes = Mapping[str, tuple[int, ...]]

@@ -24,10 +24,10 @@ from leptonc.backends.errors import (
 from leptonc.backends.tensorrt import process as tensorrt_process
 from leptonc.backends.tensorrt.backend import TensorRTBackend, check_coverage
 from leptonc.backends.tensorrt.process import BuildRequest, run_builder
-from leptonc.runtime.artifact.plan_demands import parse_plan_demands
-from leptonc.runtime.engines.tensorrt.plan_check import this_system
+from leptonc.runtime.engines.tensorrt.plan_demands import parse_plan_demands
 from leptonc.runtime.engines.tensorrt.plan_header import check_plan_header
 from leptonc.runtime.errors import EngineMissingError, EnvironmentProblem
+from leptonc.runtime.machine import this_system
 
 HALF = {"fp32": "float", "fp16": "float16", "bf16": "bfloat16"}
 

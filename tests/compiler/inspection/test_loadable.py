@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import onnx.parser
 import pytest
+from acme_engine import ENGINE, acme_artifact
 from doubles import without_driver
 from plan_artifacts import demands, plan_artifact, real_plan, two_variants
 from small_artifacts import build_linear, linear_with
@@ -20,7 +22,8 @@ from leptonc.compiler.verification.record import read_record, write_record
 from leptonc.runtime import EnvironmentProblem, InputError
 from leptonc.runtime.artifact.reader import open_artifact
 from leptonc.runtime.cuda.driver import Cuda
-from leptonc.runtime.engines.tensorrt.plan_check import this_system
+from leptonc.runtime.engines.loaders import GROUP
+from leptonc.runtime.machine import this_system
 
 
 @pytest.fixture(scope="module")
@@ -193,6 +196,33 @@ def test_a_machine_with_a_gpu(
     assert answer["machine"]["compute_capability"] == "8.9"
 
 
+def test_an_engine_of_another_distribution_is_asked_about_the_machine(
+    install_plugin: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = acme_artifact(tmp_path / "m.lepton")
+    _, answer = ask(capsys, path)
+    assert answer["variants"][1]["reasons"] == [
+        {"what": "this version has no loader for 'acme'", "fix": "update leptonc"}
+    ]
+    install_plugin(ENGINE, {"acme-cpu": "ROW"}, group=GROUP, distribution="acme-plugin")
+    code, answer = ask(capsys, path, "--variant", "acme")
+    assert (code, answer["variant"]) == (0, "acme")
+    _, answer = ask(capsys, path, "--sm", "none")
+    assert answer["variants"][1]["not_known"] == ["version of acme"]
+    newer = acme_artifact(tmp_path / "n.lepton", engine_min="2.1")
+    code, answer = ask(capsys, newer, "--variant", "acme")
+    assert (code, answer["variants"][0]["reasons"][0]["what"]) == (4, "acme is too old")
+
+
+def test_an_engine_that_cannot_be_used_is_a_reason(
+    install_plugin: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    install_plugin("raise ImportError", {"acme-cpu": "R"}, group=GROUP, distribution="acme-plugin")
+    code, answer = ask(capsys, acme_artifact(tmp_path / "m.lepton"), "--variant", "acme")
+    [reason] = answer["variants"][0]["reasons"]
+    assert (code, "acme-plugin 1.2.0" in reason["what"]) == (4, True)
+
+
 # verify --record
 
 MODEL = """
@@ -225,7 +255,7 @@ def test_what_verify_found_is_written_and_bound_to_the_artifact(
     first = record.read_bytes()
     assert main(command) == 0
     assert record.read_bytes() == first
-    with open_artifact(artifact) as opened:
+    with open_artifact(artifact, {}) as opened:
         digest = opened.digest
     found = read_record(record, digest)
     assert (found["variant"], found["compared"], found["device"]) == ("ort-cpu", True, "cpu")

@@ -350,7 +350,7 @@ def test_a_forged_file_is_refused_when_it_is_opened(
     path = tmp_path / "forged.lepton"
     path.write_bytes(raw.to_bytes())
     with pytest.raises(ArtifactError) as caught:
-        open_artifact(path)
+        open_artifact(path, {})
     assert message in str(caught.value)
     assert str(path) in str(caught.value)
     assert caught.value.exit_code == 3
@@ -359,7 +359,7 @@ def test_a_forged_file_is_refused_when_it_is_opened(
 def test_the_artifact_under_attack_is_valid_when_nothing_is_changed(tmp_path: Path) -> None:
     path = tmp_path / "valid.lepton"
     path.write_bytes(RawArtifact().to_bytes())
-    with open_artifact(path) as artifact:
+    with open_artifact(path, {}) as artifact:
         artifact.verify()
 
 
@@ -369,7 +369,7 @@ def test_padding_with_spaces_beyond_one_page_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "padded.lepton"
     path.write_bytes(longer)
     with pytest.raises(ArtifactError, match="spaces, more than needed"):
-        open_artifact(path)
+        open_artifact(path, {})
 
 
 def test_every_truncation_is_refused(tmp_path: Path) -> None:
@@ -381,7 +381,7 @@ def test_every_truncation_is_refused(tmp_path: Path) -> None:
             continue
         path.write_bytes(whole[:length])
         with pytest.raises(ArtifactError, match="empty|ends inside|truncated"):
-            open_artifact(path)
+            open_artifact(path, {})
 
 
 @pytest.mark.parametrize("place", [4096, 4100, 8192, 8192 + 5119])
@@ -392,7 +392,7 @@ def test_a_changed_byte_is_found_and_named(place: int, tmp_path: Path) -> None:
     path.write_bytes(data)
     name = "g/graph" if place < 8192 else "weights"
     with (
-        open_artifact(path) as artifact,
+        open_artifact(path, {}) as artifact,
         pytest.raises(IntegrityError, match="are not those that were written") as caught,
     ):
         artifact.verify()
@@ -404,7 +404,7 @@ def test_a_changed_manifest_is_found_without_verification(tmp_path: Path) -> Non
     path = tmp_path / "changed.lepton"
     path.write_bytes(data.replace(b'"name":"test"', b'"name":"evil"'))
     with pytest.raises(IntegrityError, match="the manifest is not the one that was written"):
-        open_artifact(path)
+        open_artifact(path, {})
 
 
 def test_padding_that_is_not_zero_is_refused(tmp_path: Path) -> None:
@@ -413,7 +413,7 @@ def test_padding_that_is_not_zero_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "padding.lepton"
     path.write_bytes(raw.to_bytes())
     with (
-        open_artifact(path) as artifact,
+        open_artifact(path, {}) as artifact,
         pytest.raises(IntegrityError, match="the padding from byte 4101 to 8192 is not zero"),
     ):
         artifact.verify()
@@ -427,7 +427,7 @@ def test_the_first_of_several_damaged_chunks_is_named(tmp_path: Path) -> None:
         data[8192 + (chunk << 22) + 5] = 1
     path = tmp_path / "changed.lepton"
     path.write_bytes(data)
-    with open_artifact(path) as artifact, pytest.raises(IntegrityError, match="chunk 0"):
+    with open_artifact(path, {}) as artifact, pytest.raises(IntegrityError, match="chunk 0"):
         artifact.verify(threads=1)
 
 
@@ -460,21 +460,21 @@ def test_what_is_not_a_file_is_refused(
     path = tmp_path / "model.lepton"
     make(path)
     with pytest.raises(ArtifactError, match=message):
-        open_artifact(path)
+        open_artifact(path, {})
 
 
 def test_a_device_is_refused_without_reading_it() -> None:
     with pytest.raises(ArtifactError, match="not a regular file"):
-        open_artifact("/dev/zero")
+        open_artifact("/dev/zero", {})
 
 
 def test_a_name_with_a_nul_byte_is_refused() -> None:
     with pytest.raises(ArtifactError, match="it cannot be opened"):
-        open_artifact("a\0b")
+        open_artifact("a\0b", {})
 
 
 def test_a_symbolic_link_to_an_artifact_is_followed(tmp_path: Path) -> None:
     (tmp_path / "real").write_bytes(RawArtifact().to_bytes())
     (tmp_path / "link").symlink_to("real")
-    with open_artifact(tmp_path / "link") as artifact:
+    with open_artifact(tmp_path / "link", {}) as artifact:
         assert artifact.manifest.name == "test"

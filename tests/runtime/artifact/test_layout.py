@@ -102,7 +102,7 @@ def test_a_staged_artifact_has_no_name_and_works(tmp_path: Path) -> None:
 def test_a_file_that_was_removed_after_it_was_opened_is_read_from_the_mapping(
     convolution: Path,
 ) -> None:
-    with open_artifact(convolution) as artifact:
+    with open_artifact(convolution, {}) as artifact:
         assert artifact.current_path() == str(convolution)
         convolution.unlink()
         assert artifact.current_path() is None
@@ -114,7 +114,7 @@ def test_a_file_that_was_removed_after_it_was_opened_is_read_from_the_mapping(
 
 
 def test_a_file_that_was_replaced_is_not_read_by_name(convolution: Path) -> None:
-    with open_artifact(convolution) as artifact:
+    with open_artifact(convolution, {}) as artifact:
         other = convolution.with_name("other")
         shutil.copy(convolution, other)
         other.replace(convolution)
@@ -145,7 +145,7 @@ def test_an_address_in_a_graph_is_refused(linear: Path, tmp_path: Path) -> None:
     from leptonc.runtime.engines.ort.declarations import Declaration, declare_weights
 
     place = Declaration("w", "float32", (32, 16), "*/_ORT_MEM_ADDR_/*", id(linear), 2048)
-    with open_artifact(linear) as artifact:
+    with open_artifact(linear, {}) as artifact:
         graph = bytes(artifact.view("ort-cpu/graph")) + declare_weights([place])
     with pytest.raises(ort.engine_failures(engine), match="not allowed"):
         ort.open_session(engine, graph, {}, ort.session_options(engine), {})
@@ -154,7 +154,7 @@ def test_an_address_in_a_graph_is_refused(linear: Path, tmp_path: Path) -> None:
 def test_an_unknown_file_in_a_graph_is_an_engine_error(
     convolution: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with open_artifact(convolution) as artifact:
+    with open_artifact(convolution, {}) as artifact:
         engine = ort.import_engine()
         monkeypatch.setattr(artifact, "current_path", lambda: "/gone/model.lepton")
         with pytest.raises(EngineError, match="cannot load the graph"):

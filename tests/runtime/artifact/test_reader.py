@@ -55,7 +55,7 @@ def test_what_is_written_is_read_back(size: int, pieces: int, tmp_path: Path) ->
     content = data[:size]
     path = tmp_path / "m.lepton"
     write(path, [section("g", b"abc"), section("w", content, pieces=pieces)], TINY)
-    with open_artifact(path) as artifact:
+    with open_artifact(path, {}) as artifact:
         artifact.verify()
         assert bytes(artifact.view("w")) == content
         assert list(artifact.sections) == ["g", "w", "manifest"]
@@ -66,7 +66,7 @@ def test_what_is_written_is_read_back(size: int, pieces: int, tmp_path: Path) ->
 def test_views_outlive_the_artifact(tmp_path: Path) -> None:
     path = tmp_path / "m.lepton"
     write(path, [section("g", b"abc")], TINY)
-    artifact = open_artifact(path)
+    artifact = open_artifact(path, {})
     view = artifact.view("g", 1, 2)
     artifact.close()
     path.unlink()
@@ -125,7 +125,7 @@ def test_a_manifest_that_needs_a_larger_header_moves_everything(tmp_path: Path) 
         staged.write(content, TINY)
         staged.replace_manifest(large)
         staged.commit()
-    with open_artifact(tmp_path / "m") as artifact:
+    with open_artifact(tmp_path / "m", {}) as artifact:
         artifact.verify()
         assert artifact.sections["g"].offset == 8192
         assert bytes(artifact.view("g")) == b"abc"
@@ -146,7 +146,7 @@ def test_opening_allocates_little_for_a_large_artifact(tmp_path: Path) -> None:
         [section("g", b"abc"), SectionData("w", 64 << 20, lambda: [bytes(64 << 20)])],
         TINY,
     )
-    with open_artifact(path) as artifact:
+    with open_artifact(path, {}) as artifact:
         before = resident_pages()
         artifact.verify()
         grown = (resident_pages() - before) * resource.getpagesize()

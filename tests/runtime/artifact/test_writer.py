@@ -21,7 +21,7 @@ from leptonc.runtime.errors import EnvironmentProblem
 def test_a_staged_artifact_can_be_read_by_a_child_process(tmp_path: Path) -> None:
     script = (
         "import sys; from leptonc.runtime.artifact.reader import open_artifact\n"
-        "artifact = open_artifact(sys.argv[1]); artifact.verify()\n"
+        "artifact = open_artifact(sys.argv[1], {}); artifact.verify()\n"
         "print(bytes(artifact.view('g')).decode())\n"
     )
     with stage_artifact(tmp_path / "m.lepton") as staged:
@@ -83,7 +83,7 @@ def test_a_file_system_without_anonymous_files_works_as_well(tmp_path: Path) -> 
     path = tmp_path / "m.lepton"
     with stage_artifact(path) as staged:
         staged.write([section("g", b"abc")], TINY)
-        with open_artifact(staged.readable_path) as artifact:
+        with open_artifact(staged.readable_path, {}) as artifact:
             artifact.verify()
         staged.commit()
     assert list(tmp_path.iterdir()) == [path]

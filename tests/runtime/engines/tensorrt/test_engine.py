@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 from doubles import FakeCudart, FakeEngine, FakeTensorRT
 
-from leptonc.runtime.artifact.plan_demands import PlanDemands, ShapeRange
 from leptonc.runtime.artifact.signature import Dim, Signature, TensorSpec
 from leptonc.runtime.cuda.driver import Cuda
 from leptonc.runtime.engines.tensorrt.engine import CacheFile, TensorRTEngine
 from leptonc.runtime.engines.tensorrt.kernel_cache import CacheKey, read_cache
+from leptonc.runtime.engines.tensorrt.plan_demands import PlanDemands, ShapeRange
 from leptonc.runtime.errors import (
     DeviceMemoryError,
     EngineError,

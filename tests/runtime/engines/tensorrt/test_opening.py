@@ -32,8 +32,10 @@ from leptonc.runtime import (
 )
 from leptonc.runtime.artifact.manifest import Variant
 from leptonc.runtime.artifact.reader import open_artifact
+from leptonc.runtime.engines.loaders import DEMANDS
 from leptonc.runtime.engines.tensorrt import library as tensorrt
 from leptonc.runtime.engines.tensorrt import opening as tensorrt_open
+from leptonc.runtime.machine import version_numbers
 from leptonc.runtime.variant_choice import candidates
 
 
@@ -158,7 +160,7 @@ def test_a_plan_of_another_build_is_never_handed_over(tmp_path: Path, machine: M
 
 
 def test_what_was_hashed_is_what_is_used(path: Path) -> None:
-    with open_artifact(path) as artifact:
+    with open_artifact(path, DEMANDS) as artifact:
         plan = tensorrt.checked_plan(artifact, artifact.manifest.variants[0])
         assert type(plan) is bytes
         assert plan == real_plan("8.6", "8.9")
@@ -173,7 +175,7 @@ def test_without_a_driver_the_real_libraries_are_asked_and_the_answer_is_clear(p
 
 @without_driver
 def test_the_real_tensorrt_refuses_a_plan_without_a_gpu_in_its_own_words(path: Path) -> None:
-    with open_artifact(path) as artifact:
+    with open_artifact(path, DEMANDS) as artifact:
         plan = tensorrt.checked_plan(artifact, artifact.manifest.variants[0])
     script = (
         "import sys; from leptonc.runtime import EngineError\n"
@@ -192,7 +194,7 @@ def test_the_real_tensorrt_refuses_a_plan_without_a_gpu_in_its_own_words(path: P
 
 def test_the_names_we_use_exist_in_the_real_tensorrt() -> None:
     trt = tensorrt.import_engine("tensorrt-rtx")
-    assert tensorrt.version_numbers(trt.__version__) == (1, 7, 1, 116)
+    assert version_numbers(trt.__version__) == (1, 7, 1, 116)
     names = {
         trt.ICudaEngine: [
             *("num_io_tensors", "get_tensor_name", "get_tensor_mode", "get_tensor_dtype"),
@@ -423,7 +425,7 @@ def test_a_plan_built_without_its_weights_gets_those_of_the_artifact(tmp_path: P
     module.Refitter = Refitter
     module.DataType = SimpleNamespace(FLOAT=SimpleNamespace(itemsize=4))
     module.Weights = lambda kind, address, count: (kind, address, count)
-    with open_artifact(path) as artifact:
+    with open_artifact(path, DEMANDS) as artifact:
         [variant] = artifact.manifest.variants
         tensorrt.refit(module, "opened", artifact, variant)
         import ctypes

@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 from plan_artifacts import demands, plan_artifact, real_plan, sizes
 
-from leptonc.runtime.artifact.plan_demands import PlanDemands
 from leptonc.runtime.artifact.reader import open_artifact
-from leptonc.runtime.engines.tensorrt.plan_check import Host, objections, this_system, unknowns
+from leptonc.runtime.engines.loaders import DEMANDS
+from leptonc.runtime.engines.tensorrt.plan_check import objections, unknowns
+from leptonc.runtime.engines.tensorrt.plan_demands import PlanDemands
 from leptonc.runtime.engines.tensorrt.plan_header import check_plan_header, read_plan_header
 from leptonc.runtime.errors import ArtifactError, EngineMissingError, MachineError
+from leptonc.runtime.machine import Host, this_system
 
 PLAN = PlanDemands("tensorrt-rtx", (1, 7, 1, 116), ("8.6", "8.9"), "linux-x86_64", ({},))
 HERE = Host("linux-x86_64", {"tensorrt-rtx": (1, 7, 1, 116)}, "8.9")
@@ -98,9 +100,9 @@ def test_what_is_not_known_is_said_and_does_not_object() -> None:
 
 def test_the_manifest_is_read_into_demands(tmp_path: Path) -> None:
     path = plan_artifact(tmp_path / "m.lepton", b"plan")
-    [variant] = open_artifact(path).manifest.variants
-    plan = variant.demands.plan
-    assert plan is not None
+    [variant] = open_artifact(path, DEMANDS).manifest.variants
+    plan = variant.demands.own
+    assert isinstance(plan, PlanDemands)
     assert (plan.flavour, plan.version_text) == ("tensorrt-rtx", "1.7.1.116")
     assert plan.compute_capabilities == ("8.6", "8.9")
     assert plan.profiles[0]["x"].admits((8, 4))
@@ -138,7 +140,7 @@ def test_demands_that_cannot_be_are_refused(
 ) -> None:
     path = plan_artifact(tmp_path / "m.lepton", b"plan", demands=demands(**changes))
     with pytest.raises(ArtifactError, match=words) as caught:
-        open_artifact(path)
+        open_artifact(path, DEMANDS)
     assert "variants[0].demands" in str(caught.value.where)
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from leptonc.runtime.artifact.plan_demands import Profile, ShapeRange
+from leptonc.runtime.engines.tensorrt.plan_demands import Profile, ShapeRange
 from leptonc.runtime.engines.tensorrt.profiles import choose_profile, tuning_distance
 from leptonc.runtime.errors import InputError
 

@@ -7,12 +7,14 @@ writes those into the manifest, so that whether a plan will load can be said wit
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, NoReturn
+from typing import Any
 
 from leptonc.runtime.artifact.layout import is_count
+from leptonc.runtime.artifact.manifest import Fail
+from leptonc.runtime.artifact.signature import Signature
 
 TENSORRT_RTX = "tensorrt-rtx"
 TENSORRT = "tensorrt"
@@ -25,8 +27,6 @@ HARDWARE_COMPATIBILITY = (NO_COMPATIBILITY, AMPERE_PLUS, SAME_CAPABILITY)
 RTX_CAPABILITIES = MappingProxyType(
     {"7.5": 1, "8.0": 2, "8.6": 4, "8.9": 8, "12.0": 16, "12.1": 32}
 )
-
-Fail = Callable[[str, str], NoReturn]
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,22 @@ class PlanDemands:
     def version_text(self) -> str:
         """The version as people write it: "1.7.1.116"."""
         return ".".join(map(str, self.version))
+
+
+def read_plan_demands(
+    value: Mapping[str, Any], signature: Signature, path: str, fail: Fail
+) -> PlanDemands:
+    """Check the "demands" of a variant against the inputs of its model; see `ReadDemands`."""
+    plan = parse_plan_demands(value, path, fail)
+    ranks = {spec.name: len(spec.shape) for spec in signature.inputs}
+    for index, profile in enumerate(plan.profiles):
+        for name, bounds in profile.items():
+            if ranks.get(name) != len(bounds.min):
+                fail(
+                    f"{path}.profiles[{index}]",
+                    f"{name!r} of rank {len(bounds.min)} is not an input of the model",
+                )
+    return plan
 
 
 def parse_plan_demands(value: Mapping[str, Any], path: str, fail: Fail) -> PlanDemands:
