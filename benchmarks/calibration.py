@@ -20,7 +20,7 @@ from leptonc.compiler.calibration.observe import observe_ranges
 from leptonc.compiler.console.progress import Stages
 from leptonc.compiler.driver import open_and_export
 from leptonc.compiler.observed_graph import ObservedGraph
-from leptonc.compiler.settings.compile_settings import resolve_settings
+from leptonc.compiler.settings.resolve import resolve_settings
 from leptonc.passes.ranges.table import Ranges
 from leptonc.passes.schedule import canonicalize
 

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from leptonc.compiler.calibration.data import require_data
-from leptonc.compiler.calibration.observe import Checkpoint, Report, observe_ranges
+from leptonc.compiler.calibration.observe import Report, observe_ranges
 from leptonc.compiler.console.progress import Stages, peak_bytes
 from leptonc.compiler.driver import open_and_export
 from leptonc.compiler.errors import UsageError
-from leptonc.compiler.settings.compile_settings import CompileSettings
+from leptonc.compiler.settings.calibration_settings import CalibrationSettings
 from leptonc.passes import PASSES
 from leptonc.passes.errors import RangesError
 from leptonc.passes.pipeline import run_passes
@@ -21,48 +21,6 @@ from leptonc.passes.plugins import load_plugins
 from leptonc.passes.ranges.table import Ranges, read_ranges, write_ranges
 from leptonc.passes.schedule import canonicalize
 from leptonc.passes.simplify import Simplify
-
-# Seconds between two checkpoints: what a run that is killed can lose.
-CHECKPOINT_SECONDS = 60.0
-
-
-@dataclass(frozen=True)
-class CalibrationSettings:
-    """What to calibrate, and with what.
-
-    Attributes:
-        model: What to export and how, as for a compile: a table is bound to that graph.
-        output: The table to write.
-        data: An .npz file, a folder of them, or `module:iterable`; None for the recipe's own.
-        samples: At most so many samples; None for all.
-        resume: Go on from the checkpoint beside `output`, if there is one.
-        checkpoint_seconds: Time between two checkpoints.
-    """
-
-    model: CompileSettings
-    output: Path
-    data: str | None = None
-    samples: int | None = None
-    resume: bool = False
-    checkpoint_seconds: float = CHECKPOINT_SECONDS
-
-    @property
-    def checkpoint(self) -> Checkpoint:
-        """Where an unfinished run is kept."""
-        path = self.output.with_name(f"{self.output.name}.partial")
-        return Checkpoint(path, self.resume, self.checkpoint_seconds)
-
-    def described(self) -> dict[str, str]:
-        """Return every setting in words, to be echoed before work starts."""
-        of_model = self.model.described()
-        kept = {name: of_model[name] for name in ("source", "opset", "simplify", "plugins")}
-        return {
-            **kept,
-            "data": self.data or "calibration_data() of the source",
-            "samples": "all" if self.samples is None else f"at most {self.samples}",
-            "resume": "yes" if self.resume else "no",
-            "output": str(self.output),
-        }
 
 
 @dataclass(frozen=True)

@@ -22,10 +22,10 @@ from leptonc.compiler.lowering import Lowered, recorded
 from leptonc.compiler.release.gates import check_gates
 from leptonc.compiler.rewriting import Rewritten, rewrite
 from leptonc.compiler.settings.compile_settings import CompileSettings
+from leptonc.compiler.settings.tolerance import Tolerance
 from leptonc.compiler.sources.source import Source, open_source
 from leptonc.compiler.targets import targets_of, with_profiles
 from leptonc.compiler.verification.blame import Suspects
-from leptonc.compiler.verification.comparison import Tolerance
 from leptonc.compiler.verification.proof import prove, verification
 from leptonc.compiler.verification.shape_probe import probe_dimensions
 from leptonc.compiler.verification.trials import Trial, TrialResult, reference_trials

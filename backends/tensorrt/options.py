@@ -7,13 +7,18 @@ not have is refused by name: ignoring one would give another engine than the one
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from leptonc.backends.base import DimRange, Unsupported
 from leptonc.backends.errors import UnsupportedTargetError
+from leptonc.backends.option import option
 from leptonc.runtime.engines.tensorrt.plan_demands import TENSORRT, TENSORRT_RTX
+
+# The ranges of some dimensions, by name.
+Profile = tuple[tuple[str, DimRange], ...]
 
 RTX, CLASSIC = "rtx", "classic"
 FLAVOURS: Mapping[str, str] = {RTX: TENSORRT_RTX, CLASSIC: TENSORRT}
@@ -24,6 +29,7 @@ HARDWARE_LEVELS = ("none", "ampere_plus", "same_compute_capability")
 HIGHEST_LEVEL = 5
 _OTHER_SM = "name others, or leave it out"
 _CLASSIC_HAS_IT = "leave it out, or use --flavour classic on the machine with the GPU"
+_UNITS = {"KB": 10, "MB": 20, "GB": 30}
 _CLASSIC_ONLY: Mapping[str, tuple[str, str]] = {
     "timing_cache": ("--timing-cache", "it cannot read one back on a machine without a GPU"),
     "version_compatible": ("--version-compatible", "its plans are read by their own version alone"),
@@ -33,6 +39,73 @@ _CLASSIC_ONLY: Mapping[str, tuple[str, str]] = {
     ),
     "strip_weights": ("--strip-weights", "it cannot strip or refit a plan without a GPU"),
 }
+
+
+def _one_of(*choices: str) -> Callable[[Any], str]:
+    def read(value: Any) -> str:
+        if value not in choices:
+            raise ValueError(f"{value!r} is not one of {', '.join(choices)}")
+        return str(value)
+
+    return read
+
+
+def parse_capabilities(written: object) -> tuple[str, ...]:
+    """Read "86,89,120", or with a point "8.6,8.9,12.0"; or a list of such.
+
+    Raises:
+        ValueError: An entry is not a compute capability.
+    """
+    found = []
+    listed = written if isinstance(written, list | tuple) else [written]
+    for entry in ",".join(map(str, listed)).split(","):
+        name = entry.strip().replace(".", "")
+        if not (name.isascii() and name.isdecimal() and 2 <= len(name) <= 3):
+            raise ValueError(f"{entry.strip()!r} is not a compute capability such as 89")
+        found.append(name)
+    return tuple(dict.fromkeys(found))
+
+
+def parse_profile(text: str) -> Profile:
+    """Read "batch=1:8:64,sequence=16:128:512"; "batch=1" is one size.
+
+    Raises:
+        ValueError: An entry is not a dimension and its sizes, or one is given twice.
+    """
+    found: dict[str, DimRange] = {}
+    for entry in text.split(","):
+        name, _, sizes = (part.strip() for part in entry.partition("="))
+        numbers = sizes.split(":")
+        if not name or not all(part.isascii() and part.isdecimal() for part in numbers):
+            raise ValueError(f"{entry!r} is not NAME=MIN:USUAL:MAX")
+        if name in found:
+            raise ValueError(f"the dimension {name!r} is given twice")
+        values = [int(part) for part in numbers]
+        if len(values) == 1:
+            values *= 3
+        if len(values) != 3 or values != sorted(values) or values[0] < 1 or values[2] >= 1 << 31:
+            raise ValueError(f"{entry!r} is not NAME=MIN:USUAL:MAX with sizes that ascend from 1")
+        found[name] = DimRange(*values)
+    return tuple(sorted(found.items()))
+
+
+def _profile_text(profile: Profile) -> str:
+    return ",".join(f"{name}={sizes}" for name, sizes in profile)
+
+
+def parse_bytes(written: object) -> int:
+    """Read "4GB", "512MB" or a number of bytes (1 GB is 2**30).
+
+    Raises:
+        ValueError: It is none of these.
+    """
+    number, shift = str(written).strip().upper(), 0
+    for unit, bits in _UNITS.items():
+        if number.endswith(unit):
+            number, shift = number.removesuffix(unit).strip(), bits
+    if not (number.isascii() and number.isdecimal()) or not 0 < int(number) << shift < 1 << 62:
+        raise ValueError(f"{str(written)!r} is not a size such as 4GB or 512MB")
+    return int(number) << shift
 
 
 @dataclass(frozen=True)
@@ -52,16 +125,54 @@ class TensorRTOptions:
         strip_weights: Keep the weights in the artifact alone, and refit the plan at load.
     """
 
-    flavour: str | None = None
-    sm: tuple[str, ...] = ()
-    profile: tuple[tuple[tuple[str, DimRange], ...], ...] = ()
-    builder_level: int | None = None
-    workspace: int | None = None
-    weight_streaming: bool = False
-    timing_cache: Path | None = None
-    version_compatible: bool = False
-    hardware_compatible: str = "none"
-    strip_weights: bool = False
+    flavour: str | None = option(
+        None,
+        "tensorrt: rtx or classic. [default: the one that is installed]",
+        parse=_one_of(RTX, CLASSIC),
+        words=lambda asked: asked.flavour or "the one that is installed",
+    )
+    sm: tuple[str, ...] = option(
+        (),
+        "tensorrt rtx: GPUs to build for. [default: 86,89,120]",
+        joined=True,
+        parse=parse_capabilities,
+        words=lambda asked: (
+            "the GPU of this machine"
+            if asked.flavour == CLASSIC
+            else ", ".join(asked.capabilities())
+        ),
+    )
+    profile: tuple[Profile, ...] = option(
+        (),
+        "tensorrt: batch=1:8:64,sequence=16:128:512; repeatable. [default: the source's bounds]",
+        parse=parse_profile,
+        wrong="not a list of texts such as batch=1:8:64",
+        words=lambda asked: (
+            "; ".join(map(_profile_text, asked.profile)) or "from the source's bounds"
+        ),
+    )
+    builder_level: int | None = option(
+        None,
+        "tensorrt: optimisation level, 0 to 5.",
+        bounds=(0, HIGHEST_LEVEL),
+        wrong=f"not a level from 0 to {HIGHEST_LEVEL}",
+    )
+    workspace: int | None = option(
+        None, "tensorrt: memory for a kernel while it runs, e.g. 4GB.", parse=parse_bytes
+    )
+    weight_streaming: bool = option(False, "tensorrt: let the runtime keep weights in host memory.")
+    timing_cache: Path | None = option(
+        None, "tensorrt classic: measured kernel times, kept between builds."
+    )
+    version_compatible: bool = option(False, "tensorrt classic: later versions read the plan.")
+    hardware_compatible: str = option(
+        "none",
+        "tensorrt classic: ampere_plus or same_compute_capability.",
+        parse=_one_of(*HARDWARE_LEVELS),
+    )
+    strip_weights: bool = option(
+        False, "tensorrt classic: refit the plan with the artifact's weights at load."
+    )
 
     def refusal(self, flavour: str) -> Unsupported | None:
         """Return which option `flavour` does not have, and why, or None."""
@@ -112,59 +223,3 @@ def choose_flavour(asked: str | None, installed: Mapping[str, bool]) -> str:
             )
         return asked
     return CLASSIC if installed[CLASSIC] and not installed[RTX] else RTX
-
-
-def parse_capabilities(text: str) -> tuple[str, ...]:
-    """Read "86,89,120", or with a point "8.6,8.9,12.0".
-
-    Raises:
-        ValueError: An entry is not a compute capability.
-    """
-    found = []
-    for entry in text.split(","):
-        name = entry.strip().replace(".", "")
-        if not (name.isascii() and name.isdecimal() and 2 <= len(name) <= 3):
-            raise ValueError(f"{entry.strip()!r} is not a compute capability such as 89")
-        found.append(name)
-    return tuple(dict.fromkeys(found))
-
-
-def parse_profile(text: str) -> tuple[tuple[str, DimRange], ...]:
-    """Read "batch=1:8:64,sequence=16:128:512"; "batch=1" is one size.
-
-    Raises:
-        ValueError: An entry is not a dimension and its sizes, or one is given twice.
-    """
-    found: dict[str, DimRange] = {}
-    for entry in text.split(","):
-        name, _, sizes = (part.strip() for part in entry.partition("="))
-        numbers = sizes.split(":")
-        if not name or not all(part.isascii() and part.isdecimal() for part in numbers):
-            raise ValueError(f"{entry!r} is not NAME=MIN:USUAL:MAX")
-        if name in found:
-            raise ValueError(f"the dimension {name!r} is given twice")
-        values = [int(part) for part in numbers]
-        if len(values) == 1:
-            values *= 3
-        if len(values) != 3 or values != sorted(values) or values[0] < 1 or values[2] >= 1 << 31:
-            raise ValueError(f"{entry!r} is not NAME=MIN:USUAL:MAX with sizes that ascend from 1")
-        found[name] = DimRange(*values)
-    return tuple(sorted(found.items()))
-
-
-_UNITS = {"KB": 10, "MB": 20, "GB": 30}
-
-
-def parse_bytes(text: str) -> int:
-    """Read "4GB", "512MB" or a number of bytes (1 GB is 2**30).
-
-    Raises:
-        ValueError: It is none of these.
-    """
-    number, shift = text.strip().upper(), 0
-    for unit, bits in _UNITS.items():
-        if number.endswith(unit):
-            number, shift = number.removesuffix(unit).strip(), bits
-    if not (number.isascii() and number.isdecimal()) or not 0 < int(number) << shift < 1 << 62:
-        raise ValueError(f"{text!r} is not a size such as 4GB or 512MB")
-    return int(number) << shift

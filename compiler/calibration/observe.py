@@ -11,8 +11,6 @@ import hashlib
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
@@ -22,6 +20,7 @@ from leptonc.compiler.calibration.samples import Cut, Sample, find_cut, signatur
 from leptonc.compiler.errors import CalibrationError
 from leptonc.compiler.export.interface import signature_of
 from leptonc.compiler.observed_graph import ObservedGraph
+from leptonc.compiler.settings.calibration_settings import Checkpoint
 from leptonc.compiler.sources.source import Source
 from leptonc.passes.facts.facts import infer_facts
 from leptonc.passes.graph.fingerprint import fingerprint
@@ -34,21 +33,6 @@ from leptonc.runtime.errors import EngineError, LeptonError
 
 # Gets how many samples were run, and which part of the data that is, or None when unknown.
 Report = Callable[[int, float | None], None]
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """Where an unfinished run is kept.
-
-    Attributes:
-        path: The file.
-        resume: Go on from it, if it is there.
-        seconds: The time between two checkpoints: what a killed run loses at most.
-    """
-
-    path: Path
-    resume: bool = False
-    seconds: float = 60.0
 
 
 def observe_ranges(

@@ -1,4 +1,4 @@
-"""The verbs that look at a finished artifact on the machine that is to run it."""
+"""The verb `check`: whether an artifact will load on this machine or another."""
 
 from __future__ import annotations
 
@@ -8,12 +8,7 @@ from pathlib import Path
 
 import click
 
-from leptonc.compiler.commands.options import (
-    debug_option,
-    json_option,
-    require_compile_extra,
-    show,
-)
+from leptonc.compiler.commands.options import answer_options, show
 from leptonc.runtime.engines.loaders import ROWS
 from leptonc.runtime.variant_choice import DEVICES
 
@@ -31,46 +26,6 @@ def _library_options(command: Callable[..., None]) -> Callable[..., None]:
 
 @click.command()
 @click.argument("artifact", type=click.Path(path_type=Path))
-@click.argument("source", required=False)
-@click.option("--inputs", type=click.Path(path_type=Path), help="Example inputs as .npz.")
-@click.option("--tolerance", help="e.g. sqnr=70. [default: that of the precision]")
-@click.option("--device", type=click.Choice(DEVICES), default="auto", show_default=True)
-@click.option("--variant", help="Load this variant and no other.")
-@click.option("--record", type=click.Path(path_type=Path), help="Write what was found, as JSON.")
-@json_option
-@debug_option
-def verify(
-    *,
-    artifact: Path,
-    source: str | None,
-    inputs: Path | None,
-    tolerance: str | None,
-    device: str,
-    variant: str | None,
-    record: Path | None,
-    as_json: bool,
-    debug: bool,
-) -> None:
-    """Check every hash of ARTIFACT and load it; with SOURCE, compare the two again.
-
-    On a machine that has the GPU which the compiler lacked, this completes the proof; --record
-    writes it to a file that names the artifact by its digest.
-    """
-    from leptonc.compiler.verification.finished_artifact import recheck
-    from leptonc.compiler.verification.record import write_record
-
-    if source is not None:
-        require_compile_extra()
-    report = recheck(
-        artifact, source, tolerance, device=device, variant=variant, inputs=inputs, debug=debug
-    )
-    if record is not None:
-        write_record(record, report.to_record())
-    show(report, as_json)
-
-
-@click.command()
-@click.argument("artifact", type=click.Path(path_type=Path))
 @click.option("--sm", help="Compute capability of the GPU, e.g. 89; none for no GPU.")
 @_library_options
 @click.option("--os", "system", help="Operating system and processor, e.g. linux-x86_64.")
@@ -79,8 +34,7 @@ def verify(
 @click.option(
     "--record", type=click.Path(path_type=Path), help="Also show a record of `leptonc verify`."
 )
-@json_option
-@debug_option
+@answer_options
 def check(
     *,
     artifact: Path,
@@ -90,7 +44,6 @@ def check(
     variant: str | None,
     record: Path | None,
     as_json: bool,
-    debug: bool,
     **libraries: str | None,
 ) -> None:
     """Say whether ARTIFACT will load: on this machine, or on one that the options describe.
@@ -99,7 +52,6 @@ def check(
     be not known. With a GPU or a TensorRT among them the default is --device gpu: a variant for
     the CPU is then no answer. Exit code 0 when a load would work, 4 when it would be refused.
     """
-    del debug
     from leptonc.compiler.inspection.loadable import check_loadable
     from leptonc.compiler.machines.target_machine import describe_machine, this_machine
 

@@ -1,50 +1,49 @@
-"""The settings of a compile: one frozen dataclass, filled from a TOML file and from flags.
+"""The settings of a compile: one frozen dataclass, each field with its flag, check and help.
 
-Every field can stand in a file beside the recipe (`recipe.toml` for `recipe.py`) under
-`[compile]`, spelt as its flag with underscores; flags win over the file.
+Every field but the source can stand in a file beside the recipe (`recipe.toml` for `recipe.py`)
+under `[compile]`, spelt as its flag with underscores; flags win over the file.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from leptonc.backends.option import Option, described, option, options_of
+from leptonc.backends.rows import BACKENDS, REQUIREMENTS
 from leptonc.compiler.errors import UsageError
-from leptonc.compiler.release.gates import Gate
+from leptonc.compiler.settings.gates import Gate
 from leptonc.compiler.settings.goals import Goal, parse_goals
-from leptonc.compiler.verification.comparison import Tolerance
+from leptonc.compiler.settings.tolerance import Tolerance
 
 if TYPE_CHECKING:
-    from leptonc.backends.tensorrt.options import TensorRTOptions
     from leptonc.passes.quantize.default_plan import Quantization
 
-PRECISIONS = ("fp32", "fp16", "bf16", "int8", "int4", "auto")
 QUANTIZED = ("int8", "int4")
-REQUIREMENTS = ("portable", "native")
-TENSORRT = "tensorrt"
-# The fields of TensorRTOptions, which needs the extra `compile` to be imported.
-TENSORRT_OPTIONS = (
-    *("flavour", "sm", "profile", "builder_level", "workspace", "weight_streaming"),
-    *("timing_cache", "version_compatible", "hardware_compatible", "strip_weights"),
-)
-# As in leptonc.passes.quantize.default_plan and range_methods, which take a second to import.
+PRECISIONS = ("fp32", "fp16", "bf16", *QUANTIZED, "auto")
+# As in the passes, whose import takes a second.
 METHODS = ("auto", "static", "dynamic", "weight-only")
 RANGE_METHODS = ("minmax", "average", "percentile", "entropy", "mse")
 BLOCKS = (16, 32, 64, 128, 256)
-CHOICES = {
-    "precision": PRECISIONS,
-    "require": REQUIREMENTS,
-    "quantization": METHODS,
-    "range_method": RANGE_METHODS,
-}
-FIRST_OPSET, LAST_OPSET = 18, 23
 
 
-@dataclass(frozen=True)
+def _understood(text: object) -> str:
+    """Check a tolerance that is read later, when the precision is known."""
+    if not isinstance(text, str):
+        raise TypeError(f"{text!r} is not a text")
+    Tolerance.parse(text)
+    return text
+
+
+def _drop(value: Any) -> str:
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise TypeError(f"{value!r} is not a drop such as 0.5% or 0.003")
+    return str(value)
+
+
+@dataclass(frozen=True, kw_only=True)
 class CompileSettings:
     """What to compile and how.
 
@@ -62,7 +61,8 @@ class CompileSettings:
         plugins: Run the passes that other distributions bring.
         inputs: An .npz file with example inputs.
         gate: Budgets that the artifact must keep.
-        tensorrt: Options of the target tensorrt, None without it.
+        options: What is asked of the backends of the targets, by the name of the backend: of the
+            type of its row's `options`.
         calibration: A table of ranges from `leptonc calibrate`, for static layers.
         quantization: "auto", "static", "dynamic" or "weight-only".
         range_method: How ranges follow from what calibration observed.
@@ -74,29 +74,44 @@ class CompileSettings:
         recovery: Win accuracy back by smoothing activations and careful rounding.
     """
 
-    source: str
-    output: Path
-    target: tuple[str, ...] = ("ort-cpu",)
-    precision: str = "fp32"
-    verify: bool = True
-    tolerance: Tolerance | None = None
-    opset: int = 20
-    require: str = "portable"
-    simplify: bool = False
-    plugins: bool = True
-    inputs: Path | None = None
-    gate: tuple[Gate, ...] = ()
-    tensorrt: TensorRTOptions | None = None
-
-    calibration: Path | None = None
-    quantization: str | None = None
-    range_method: str | None = None
-    percentile: float | None = None
-    block_size: int | None = None
-    max_error: str | None = None
-    evaluate: str | None = None
-    max_drop: str | None = None
-    recovery: bool = True
+    source: str = field(kw_only=False)
+    target: tuple[str, ...] = option(
+        ("ort-cpu",), "backend-device, e.g. ort-cpu; repeatable.", short="-t"
+    )
+    precision: str = option("fp32", "[default: fp32]", short="-p", choices=PRECISIONS)
+    output: Path = field(
+        kw_only=False, metadata=Option("[default: NAME.lepton]", short="-o").field_metadata
+    )
+    opset: int = option(20, "ONNX operator set. [default: 20]", bounds=(18, 23))
+    require: str = option("portable", "[default: portable]", choices=REQUIREMENTS)
+    calibration: Path | None = option(
+        None, "Ranges from `leptonc calibrate`. [default: calibrate now, if ranges are needed]"
+    )
+    quantization: str | None = option(None, "[default: auto]", choices=METHODS)
+    range_method: str | None = option(None, "[default: mse]", choices=RANGE_METHODS)
+    percentile: float | None = option(None, "For --range-method percentile. [default: 99.99]")
+    block_size: int | None = option(
+        None, "Rows of a weight that share a scale. [default: by method]", choices=BLOCKS
+    )
+    inputs: Path | None = option(None, "Example inputs as .npz.")
+    tolerance: Tolerance | None = option(
+        None, "e.g. sqnr=70 (dB) or sqnr=60,relative=0.01.", parse=_understood
+    )
+    gate: tuple[Gate, ...] = option(
+        (), "size=400MB, load=0.5s, latency=20ms, sqnr=90dB.", parse=Gate.parse
+    )
+    max_error: str | None = option(None, "With -p int8 or int4: sqnr=30 (dB) or cosine=0.999.")
+    evaluate: str | None = option(
+        None, "With --max-drop: a figure of evaluate(); NAME:min if lower is better."
+    )
+    max_drop: str | None = option(
+        None, "How much worse it may become: 0.5% of it, or 0.003 absolute.", parse=_drop
+    )
+    recovery: bool = option(True, "Round to the nearest, and smooth nothing.", flag="--no-recovery")
+    simplify: bool = option(False, "Run onnxsim as well.")
+    plugins: bool = option(True, "Run no passes of other distributions.", flag="--without-plugins")
+    options: Mapping[str, Any] = field(default_factory=dict)
+    verify: bool = option(True, "Ship unproven.", flag="--no-verify")
 
     @property
     def accepted(self) -> Tolerance:
@@ -143,7 +158,7 @@ class CompileSettings:
             "source": self.source,
             "target": ", ".join(self.target),
             "precision": self.precision,
-            **self._tensorrt_described(),
+            **self._described_options(),
             "opset": str(self.opset),
             "require": self.require,
             "simplify": "yes" if self.simplify else "no",
@@ -159,12 +174,9 @@ class CompileSettings:
             "output": str(self.output),
         }
 
-    def _tensorrt_described(self) -> dict[str, str]:
-        if self.tensorrt is None:
-            return {}
-        from leptonc.compiler.settings.tensorrt import describe_options
-
-        return describe_options(self.tensorrt)
+    def _described_options(self) -> dict[str, str]:
+        told = (described(options) for options in self.options.values())
+        return {name: text for each in told for name, text in each.items()}
 
     def _described_quantization(self) -> dict[str, str]:
         if self.precision not in QUANTIZED:
@@ -176,153 +188,9 @@ class CompileSettings:
         return {"quantize": f"{asked.method}{ranges}{blocks}", "ranges": table}
 
 
-def resolve_settings(source: str, flags: Mapping[str, Any]) -> CompileSettings:
-    """Combine the TOML file beside the source, if there is one, with the flags given.
-
-    Args:
-        source: The source as the user named it.
-        flags: Settings by field name; None or an empty tuple means "not given".
-
-    Raises:
-        UsageError: The file is not TOML, or holds an unknown name or a wrong type.
-    """
-    values = _from_file(Path(source).with_suffix(".toml")) if source.endswith(".py") else {}
-    values |= {name: value for name, value in flags.items() if value is not None and value != ()}
-    values.setdefault("output", Path(f"{Path(source.rpartition(':')[2] or source).stem}.lepton"))
-    precision = values.get("precision", "fp32")
-    if isinstance(values.get("tolerance"), str):
-        values["tolerance"] = Tolerance.parse(values["tolerance"], precision)
-    values["gate"] = tuple(
-        gate if isinstance(gate, Gate) else Gate.parse(gate) for gate in values.get("gate", ())
-    )
-    options = {name: values.pop(name) for name in TENSORRT_OPTIONS if name in values}
-    values["tensorrt"] = _tensorrt_options(options, values.get("target", ()), source)
-    settings = CompileSettings(source=source, **values)
-    # Malformed goals are found out now, not after the model is exported.
-    _ = settings.goals
-    _require_quantized(settings)
-    _require_other_file(settings)
-    return settings
-
-
-def _tensorrt_options(
-    options: Mapping[str, Any], targets: tuple[str, ...], source: str
-) -> TensorRTOptions | None:
-    if TENSORRT in targets:
-        from leptonc.compiler.settings.tensorrt import read_options
-
-        return read_options(options, source)
-    if options:
-        flags = ", ".join(f"--{name.replace('_', '-')}" for name in options)
-        raise UsageError(
-            f"{flags}: only the target tensorrt has this",
-            fix="add -t tensorrt, or leave it out",
-        )
-    return None
-
-
-def _require_quantized(settings: CompileSettings) -> None:
-    """Refuse settings of quantisation that mean nothing, or nothing that exists."""
-    if settings.precision not in QUANTIZED:
-        for name in ("calibration", "quantization", "range_method", "percentile", "block_size"):
-            if getattr(settings, name) is not None:
-                raise UsageError(
-                    f"--{name.replace('_', '-')} is for quantised models; the precision is "
-                    f"{settings.precision}",
-                    fix="add -p int8, or leave it out",
-                )
-    elif settings.percentile is not None:
-        if settings.range_method != "percentile":
-            raise UsageError(
-                "--percentile is for --range-method percentile", fix="add it, or leave both out"
-            )
-        if not 50.0 < settings.percentile <= 100.0:
-            raise UsageError(
-                f"a percentile of {settings.percentile:g} leaves nothing to quantise",
-                fix="use a number above 50 and up to 100, such as 99.99",
-            )
-
-
-def _require_other_file(settings: CompileSettings) -> None:
-    """Refuse to write the artifact over what it is made from."""
-    for name, path in (
-        ("source", Path(settings.source)),
-        ("inputs", settings.inputs),
-        ("calibration table", settings.calibration),
-    ):
-        if path is None or not path.is_file() or not settings.output.is_file():
-            continue
-        if path.samefile(settings.output):
-            raise UsageError(
-                f"the output would overwrite the {name}",
-                where=str(settings.output),
-                fix="give the artifact another name with -o",
-            )
-
-
-def _from_file(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(
-            f"the settings file is not valid TOML: {error}", where=str(path)
-        ) from error
-    table = tables.get("compile", {})
-    if tables.keys() - {"compile"} or not isinstance(table, dict):
-        raise UsageError(
-            f"the settings file holds {', '.join(tables)}; its only table is [compile]",
-            where=str(path),
-            fix="write every setting under [compile]",
-        )
-    known = {field.name for field in dataclasses.fields(CompileSettings)}
-    known = known - {"source", "tensorrt"} | set(TENSORRT_OPTIONS)
-    for name in table:
-        if name not in known:
-            raise UsageError(
-                f"unknown setting {name!r} in [compile]",
-                where=str(path),
-                fix=f"use one of: {', '.join(sorted(known))}",
-            )
-    return {name: _converted(name, value, path) for name, value in table.items()}
-
-
-def _converted(name: str, value: Any, path: Path) -> Any:
-    if name == "timing_cache" and isinstance(value, str):
-        return path.parent / value
-    if name in TENSORRT_OPTIONS:
-        return value
-    if name in {"output", "inputs", "calibration"} and isinstance(value, str):
-        return path.parent / value
-    if name in {"target", "gate"}:
-        several = [value] if isinstance(value, str) else value
-        if isinstance(several, list) and all(isinstance(each, str) for each in several):
-            return tuple(several)
-    elif name in {"max_error", "evaluate"} and isinstance(value, str):
-        return value
-    elif (
-        name == "max_drop" and isinstance(value, str | int | float) and not isinstance(value, bool)
-    ):
-        return str(value)
-    elif name in {"verify", "simplify", "plugins", "recovery"} and isinstance(value, bool):
-        return value
-    elif name == "opset" and isinstance(value, int) and not isinstance(value, bool):
-        if FIRST_OPSET <= value <= LAST_OPSET:
-            return value
-        raise UsageError(
-            f"opset = {value} is not from {FIRST_OPSET} to {LAST_OPSET}", where=str(path)
-        )
-    elif name == "tolerance" and isinstance(value, str):
-        Tolerance.parse(value)
-        return value
-    elif name == "percentile" and isinstance(value, float | int) and not isinstance(value, bool):
-        return float(value)
-    elif name == "block_size" and value in BLOCKS and not isinstance(value, bool):
-        return value
-    elif name in CHOICES and isinstance(value, str):
-        choices = CHOICES[name]
-        if value in choices:
-            return value
-        raise UsageError(f"{name} = {value!r} is not one of {', '.join(choices)}", where=str(path))
-    raise UsageError(f"the setting {name} = {value!r} has the wrong type", where=str(path))
+def backend_options() -> dict[str, Option]:
+    """Return what can be asked of any backend, by name; where two share a name, the first's."""
+    found: dict[str, Option] = {}
+    for row in BACKENDS:
+        found = (options_of(row.options) if row.options else {}) | found
+    return found

@@ -9,8 +9,8 @@ import onnx_ir as ir
 
 from leptonc.compiler.errors import VerificationError
 from leptonc.compiler.export.onnx_export import ExportedGraph
+from leptonc.compiler.settings.tolerance import Tolerance
 from leptonc.compiler.sources.source import Source
-from leptonc.compiler.verification.comparison import Tolerance
 from leptonc.compiler.verification.first_difference import (
     Difference,
     InnerValues,

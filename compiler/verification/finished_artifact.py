@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from leptonc.compiler.errors import VerificationError
-from leptonc.compiler.verification.comparison import Tolerance
+from leptonc.compiler.settings.tolerance import Tolerance
 from leptonc.compiler.verification.record import FORMAT
 from leptonc.runtime import load
 

@@ -18,7 +18,8 @@ import torch
 
 from leptonc.compiler.export.onnx_export import LINE_KEY, ExportedGraph
 from leptonc.compiler.running.graph_runner import GraphRunner
-from leptonc.compiler.verification.comparison import OutputError, Tolerance, compare_arrays
+from leptonc.compiler.settings.tolerance import Tolerance
+from leptonc.compiler.verification.comparison import OutputError, compare_arrays
 from leptonc.runtime.arrays import Arrays
 
 PASS_KEY = "leptonc.pass"

@@ -14,9 +14,10 @@ from typing import Any
 
 from leptonc.backends.base import Payload
 from leptonc.compiler.running.graph_runner import GraphRunner
+from leptonc.compiler.settings.tolerance import Tolerance
 from leptonc.compiler.sources.source import Source
 from leptonc.compiler.verification.blame import Suspects, verification_failed
-from leptonc.compiler.verification.comparison import Tolerance, compare_outputs
+from leptonc.compiler.verification.comparison import compare_outputs
 from leptonc.compiler.verification.shape_probe import require_repeatable
 from leptonc.compiler.verification.trials import Trial, TrialResult, run_trials
 from leptonc.passes.precision.emulation import emulate_half

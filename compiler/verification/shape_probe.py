@@ -12,9 +12,10 @@ import onnx_ir as ir
 
 from leptonc.compiler.errors import BakedDimensionError, ExportError
 from leptonc.compiler.running.graph_runner import GraphRunner
+from leptonc.compiler.settings.tolerance import Tolerance
 from leptonc.compiler.sources.dimensions import example_sizes, resize_inputs
 from leptonc.compiler.sources.source import Source
-from leptonc.compiler.verification.comparison import OutputError, Tolerance, compare_outputs
+from leptonc.compiler.verification.comparison import OutputError, compare_outputs
 from leptonc.compiler.verification.trials import Trial
 from leptonc.runtime.errors import EngineError
 

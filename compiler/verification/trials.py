@@ -15,10 +15,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from leptonc.compiler.errors import VerificationError
+from leptonc.compiler.settings.tolerance import Tolerance
 from leptonc.compiler.sources.dimensions import example_sizes, probe_sizes, resize_inputs
 from leptonc.compiler.sources.source import Source
 from leptonc.compiler.sources.user_code import line_of_error
-from leptonc.compiler.verification.comparison import OutputError, Tolerance, compare_outputs
+from leptonc.compiler.verification.comparison import OutputError, compare_outputs
 from leptonc.compiler.workspace import scratch_folder
 from leptonc.runtime.arrays import Arrays, load_arrays, save_arrays
 from leptonc.runtime.errors import EngineError, LeptonError

@@ -11,15 +11,9 @@ import onnx_ir as ir
 
 from leptonc.passes.base import PassStats
 from leptonc.passes.graph.content import digest, head, made_from, place
-from leptonc.passes.graph.structure import (
-    Names,
-    annotated_names,
-    annotation,
-    count_nodes,
-    graphs,
-    roots,
-    separate_scopes,
-)
+from leptonc.passes.graph.names import Names, separate_scopes
+from leptonc.passes.graph.structure import annotated_names, annotation, count_nodes, graphs, roots
+from leptonc.passes.pipeline import Context
 from leptonc.passes.share.ties import tie_weights
 
 _Mark = TypeVar("_Mark", bound=Hashable)
@@ -43,12 +37,7 @@ class Share:
     name: ClassVar[str] = "share"
     ties: bool = False
 
-    def requires(self, model: ir.Model) -> str | None:
-        """Any model will do."""
-        del model
-        return None
-
-    def run(self, model: ir.Model) -> PassStats:
+    def run(self, model: ir.Model, _: Context = Context()) -> PassStats:
         """Rewire the readers of every copy to the first."""
         before = count_nodes(model)
         counts: Counter[str] = Counter()

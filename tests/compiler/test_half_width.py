@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from leptonc.compiler.cli import main
-from leptonc.compiler.settings.compile_settings import resolve_settings
-from leptonc.compiler.verification.comparison import Tolerance
+from leptonc.compiler.settings.resolve import resolve_settings
+from leptonc.compiler.settings.tolerance import Tolerance
 from leptonc.runtime.artifact.reader import open_artifact
 
 RECIPE = """\

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from leptonc.compiler.driver import compile_model
-from leptonc.compiler.settings.compile_settings import resolve_settings
+from leptonc.compiler.settings.resolve import resolve_settings
 from leptonc.runtime import load
 from leptonc.runtime.engines.ort.cuda_provider import CUDA
 

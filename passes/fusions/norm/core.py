@@ -30,9 +30,10 @@ import onnx_ir as ir
 from leptonc.passes.facts.onnx_inference import Dims
 from leptonc.passes.fusions.norm.parts import Nodes, centred, deviation, uncast
 from leptonc.passes.rewriting.build import Build
-from leptonc.passes.rewriting.rule import GENERIC, ORT_CPU, ORT_CUDA, Rewritten, Rule
+from leptonc.passes.rewriting.rule import Rewritten, Rule
 from leptonc.passes.rewriting.scalars import read_outside
 from leptonc.passes.rewriting.site import Site, commuted
+from leptonc.passes.targets import GENERIC, ORT_CPU, ORT_CUDA
 
 FLOATS = {
     ir.DataType.FLOAT: np.float32,
@@ -62,8 +63,7 @@ class Normalised:
 def _normalised(*, centre: bool) -> Callable[[Site], Normalised | None]:
     def pattern(site: Site) -> Normalised | None:
         exponent = -0.5 if site.node.op_type == "Mul" else 0.5
-        pairs = commuted(site.node)
-        for top, root in pairs if site.node.op_type == "Mul" else pairs[:1]:
+        for top, root in commuted(site.node):
             below = deviation(site, root, exponent)
             if below is None:
                 continue
@@ -80,11 +80,10 @@ def _normalised(*, centre: bool) -> Callable[[Site], Normalised | None]:
 def _scaled_tops(site: Site, direct: Normalised) -> list[Normalised]:
     """Read what is divided as a product with a scale."""
     node = site.producer(direct.source, "Mul")
-    if node is None:
-        return []
     return [
         Normalised(top, scale, direct.axes, direct.epsilon, (*direct.inner, node))
         for top, scale in commuted(node)
+        if node is not None
     ]
 
 

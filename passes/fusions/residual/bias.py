@@ -18,9 +18,10 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from leptonc.passes.rewriting.build import Build
-from leptonc.passes.rewriting.rule import ORT_CPU, ORT_CUDA, Rewritten, Rule
+from leptonc.passes.rewriting.rule import Rewritten, Rule
 from leptonc.passes.rewriting.scalars import KERNEL_FLOATS, kept_dtype, read_outside
 from leptonc.passes.rewriting.site import Site, commuted
+from leptonc.passes.targets import ORT_CPU, ORT_CUDA
 
 _TANH = ("Gelu", "com.microsoft.FastGelu")
 _ERF = ("Gelu", "com.microsoft.Gelu")
@@ -49,7 +50,7 @@ def _pattern(approximate: str) -> Callable[[Site], Biased | None]:
         if len(node.inputs) > 1 and node.inputs[1] is not None:
             return None
         add = site.producer(site.input(0), "Add")
-        for x, bias in () if add is None else commuted(add):
+        for x, bias in commuted(add):
             if add is not None and site.facts.rank(bias) == 1:
                 return Biased(x, bias, add)
         return None

@@ -19,10 +19,6 @@ from leptonc.backends.tensorrt.options import (
     parse_profile,
 )
 from leptonc.backends.tensorrt.profiles import input_ranges
-from leptonc.compiler.errors import UsageError
-from leptonc.compiler.settings.compile_settings import TENSORRT_OPTIONS, resolve_settings
-from leptonc.compiler.settings.tensorrt import describe_options, read_options, resolve_profiles
-from leptonc.compiler.sources.dimensions import DynamicDim
 
 
 def test_capabilities_are_read_with_and_without_a_point():
@@ -143,34 +139,6 @@ def test_an_unknown_flavour_is_refused():
         choose_flavour("lite", {"rtx": True, "classic": True})
 
 
-AXES = {
-    "ids": {0: DynamicDim("batch", 1, 64), 1: DynamicDim("sequence", 1, None)},
-    "mask": {0: DynamicDim("batch", 1, 64)},
-}
-SIZES = {"batch": 2, "sequence": 16}
-
-
-def test_what_a_profile_leaves_out_has_the_bounds_of_the_source():
-    options = TensorRTOptions(profile=(parse_profile("sequence=1:8:32"),))
-    assert resolve_profiles(options, AXES, SIZES) == (
-        {"batch": DimRange(1, 2, 64), "sequence": DimRange(1, 8, 32)},
-    )
-
-
-@pytest.mark.parametrize(
-    ("profiles", "told"),
-    [
-        ((), "'sequence' has no upper bound"),
-        (("width=1:2:3",), "a dimension 'width' that the source does not have"),
-        (("sequence=1:8:32,batch=1:2:65",), "leaves the bounds of the source, 1 to 64"),
-    ],
-)
-def test_profiles_that_do_not_fit_the_source_are_refused(profiles, told):
-    options = TensorRTOptions(profile=tuple(map(parse_profile, profiles)))
-    with pytest.raises(UsageError, match=told):
-        resolve_profiles(options, AXES, SIZES)
-
-
 def test_each_input_gets_its_range():
     model = graph(
         "g (float[batch,3,sequence] x, float s) => (float[batch,3,sequence] y) { y = Mul(x, s) }"
@@ -193,48 +161,3 @@ def test_an_input_of_more_axes_than_tensorrt_takes_is_refused():
     model = graph(f"g (float[{shape}] x) => (float[{shape}] y) {{ y = Relu(x) }}")
     with pytest.raises(UnsupportedInterfaceError, match="rank 9"):
         input_ranges(model, {})
-
-
-def test_flags_and_a_settings_file_say_the_same(tmp_path):
-    recipe = tmp_path / "net.py"
-    recipe.write_text("")
-    flags = resolve_settings(
-        str(recipe),
-        {"target": ("tensorrt",), "sm": "86,89", "profile": ("batch=1:2:4",), "workspace": "1GB"},
-    )
-    recipe.with_suffix(".toml").write_text(
-        '[compile]\ntarget = "tensorrt"\nsm = [86, 89]\nprofile = "batch=1:2:4"\n'
-        'workspace = "1GB"\n'
-    )
-    assert resolve_settings(str(recipe), {}).tensorrt == flags.tensorrt
-    described = describe_options(flags.tensorrt)
-    assert described["sm"] == "8.6, 8.9"
-    assert described["profile"] == "batch=1:2:4"
-    assert described["workspace"] == str(1 << 30)
-
-
-@pytest.mark.parametrize(
-    ("values", "told"),
-    [
-        ({"flavour": "lite"}, "'lite' is not one of rtx, classic"),
-        ({"sm": "x"}, "sm: 'x' is not a compute capability"),
-        ({"profile": ["batch"]}, "profile: 'batch' is not NAME=MIN:USUAL:MAX"),
-        ({"profile": [3]}, "is not a list of texts"),
-        ({"builder_level": 6}, "builder-level: 6 is not a level from 0 to 5"),
-        ({"workspace": "much"}, "workspace: 'much' is not a size"),
-        ({"weight_streaming": "yes"}, "'yes' is neither true nor false"),
-        ({"hardware_compatible": "all"}, "'all' is not one of"),
-    ],
-)
-def test_values_that_make_no_sense_are_refused(values, told):
-    with pytest.raises(UsageError, match=told):
-        read_options(values, "net.toml")
-
-
-def test_options_without_the_target_are_refused():
-    with pytest.raises(UsageError, match="--sm: only the target tensorrt has this"):
-        resolve_settings("net.py", {"sm": "86"})
-
-
-def test_every_option_can_stand_in_a_settings_file():
-    assert set(TENSORRT_OPTIONS) == set(TensorRTOptions.__dataclass_fields__)

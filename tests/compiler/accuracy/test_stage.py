@@ -15,7 +15,8 @@ from leptonc.compiler.accuracy.search_state import SearchState
 from leptonc.compiler.driver import compile_model
 from leptonc.compiler.errors import CalibrationError, GateError, UsageError
 from leptonc.compiler.quantization.layer_noise import LayerError
-from leptonc.compiler.settings.compile_settings import CompileSettings, resolve_settings
+from leptonc.compiler.settings.compile_settings import CompileSettings
+from leptonc.compiler.settings.resolve import resolve_settings
 from leptonc.passes.quantize.plan import LayerChoice, QuantizationPlan
 from leptonc.runtime import load
 

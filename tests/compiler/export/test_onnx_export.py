@@ -13,11 +13,12 @@ from leptonc.compiler.errors import (
 )
 from leptonc.compiler.export.onnx_export import LINE_KEY, export
 from leptonc.compiler.running.graph_runner import GraphRunner
+from leptonc.compiler.settings.tolerance import Tolerance
 from leptonc.compiler.sources.dimensions import DynamicDim
 from leptonc.compiler.sources.source import Source
 from leptonc.compiler.sources.torch_reference import TorchReference
 from leptonc.compiler.sources.user_code import line_of_trace
-from leptonc.compiler.verification.comparison import Tolerance, compare_outputs
+from leptonc.compiler.verification.comparison import compare_outputs
 from leptonc.compiler.verification.shape_probe import probe_dimensions
 from leptonc.compiler.verification.trials import reference_trials
 

@@ -16,16 +16,9 @@ from leptonc.compiler.calibration.observe import observe_ranges
 from leptonc.compiler.cli import main
 from leptonc.compiler.console.progress import Stages
 from leptonc.compiler.driver import Subject, open_and_export
-from leptonc.compiler.errors import UsageError
 from leptonc.compiler.quantization.float_graph import account, float_graph, quantized
 from leptonc.compiler.running.graph_runner import GraphRunner
-from leptonc.compiler.settings.compile_settings import (
-    METHODS,
-    RANGE_METHODS,
-    CompileSettings,
-    resolve_settings,
-)
-from leptonc.passes.quantize import default_plan
+from leptonc.compiler.settings.compile_settings import CompileSettings
 from leptonc.passes.ranges import methods as range_methods
 from leptonc.passes.ranges.table import write_ranges
 from leptonc.passes.schedule import canonicalize
@@ -56,7 +49,7 @@ def evaluate():
         sys.path.remove(str(MODELS))
 
 
-@pytest.mark.parametrize("method", RANGE_METHODS)
+@pytest.mark.parametrize("method", range_methods.METHODS)
 def test_digits_lose_nothing_to_any_range_method(digits, evaluate, tmp_path, method):
     subject, table = digits
     settings = CompileSettings(
@@ -109,25 +102,3 @@ def test_a_table_of_another_graph_is_refused(digits, tmp_path, capsys):
     assert main([*arguments, "-o", str(output), "-q"]) == 3
     assert "another graph" in capsys.readouterr().err
     assert not output.exists()
-
-
-@pytest.mark.parametrize(
-    ("flags", "words"),
-    [
-        ({"quantization": "static"}, "--quantization is for quantised models"),
-        ({"block_size": 32, "precision": "fp32"}, "--block-size is for quantised"),
-        ({"percentile": 99.0, "precision": "int8"}, "--range-method percentile"),
-        (
-            {"percentile": 40.0, "precision": "int8", "range_method": "percentile"},
-            "leaves nothing",
-        ),
-    ],
-)
-def test_settings_that_mean_nothing_are_refused(flags, words):
-    with pytest.raises(UsageError, match=words):
-        resolve_settings("model.onnx", flags)
-
-
-def test_the_choices_of_the_command_are_those_of_the_passes():
-    assert set(METHODS) == set(default_plan.METHODS)
-    assert set(RANGE_METHODS) == set(range_methods.METHODS)

@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from leptonc.compiler.errors import UsageError
-from leptonc.compiler.verification.comparison import Tolerance, compare_arrays, compare_outputs
+from leptonc.compiler.settings.tolerance import Tolerance
+from leptonc.compiler.verification.comparison import compare_arrays, compare_outputs
 
 RNG = np.random.default_rng(0)
 SIGNAL = RNG.standard_normal(1000).astype(np.float32)
@@ -70,15 +70,3 @@ def test_rounding_around_zero_passes():
 def test_a_missing_output_is_a_problem():
     (error,) = compare_outputs({"y": SIGNAL}, {}, Tolerance())
     assert error.problem == "the output is missing"
-
-
-def test_tolerance_is_read():
-    assert Tolerance.parse("sqnr=30") == Tolerance(30.0, 1e-3)
-    assert Tolerance.parse("sqnr=30,relative=0.5") == Tolerance(30.0, 0.5)
-
-
-@pytest.mark.parametrize("text", ["30", "db=30", "sqnr=", "sqnr=high", "sqnr=-1", ""])
-def test_a_wrong_tolerance_is_a_usage_error(text):
-    with pytest.raises(UsageError) as caught:
-        Tolerance.parse(text)
-    assert caught.value.exit_code == 2

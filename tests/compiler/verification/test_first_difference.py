@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from leptonc.compiler.export.onnx_export import export
+from leptonc.compiler.settings.tolerance import Tolerance
 from leptonc.compiler.sources.source import Source
 from leptonc.compiler.sources.torch_reference import TorchReference
-from leptonc.compiler.verification.comparison import Tolerance
 from leptonc.compiler.verification.first_difference import (
     EXPORTER,
     PASS_KEY,

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from leptonc.compiler.settings.tolerance import Tolerance
 from leptonc.compiler.verification import trials as verify
-from leptonc.compiler.verification.comparison import Tolerance
 from leptonc.runtime.arrays import save_arrays
 
 RIGHT = np.arange(1, 5, dtype=np.float32)
