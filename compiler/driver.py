@@ -22,7 +22,8 @@ from leptonc.compiler.lowering import Lowered, recorded
 from leptonc.compiler.release.gates import check_gates
 from leptonc.compiler.rewriting import Rewritten, rewrite
 from leptonc.compiler.settings.compile_settings import CompileSettings
-from leptonc.compiler.sources.source import Source, open_source
+from leptonc.compiler.sources.opening import open_source
+from leptonc.compiler.sources.source import Source
 from leptonc.compiler.targets import targets_of, with_profiles
 from leptonc.compiler.verification.blame import Suspects
 from leptonc.compiler.verification.comparison import Tolerance

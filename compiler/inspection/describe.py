@@ -198,8 +198,8 @@ def _plan(about: Mapping[str, Any], entry: Mapping[str, Any]) -> VariantSize:
 
 def _describe_onnx(path: Path) -> Inspection:
     from leptonc.compiler.export.interface import signature_of
+    from leptonc.compiler.sources.files import require_file
     from leptonc.compiler.sources.onnx_file import read_onnx
-    from leptonc.compiler.sources.source import require_file
 
     require_file(path)
     model = read_onnx(path)

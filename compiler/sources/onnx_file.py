@@ -22,7 +22,8 @@ from leptonc.compiler.errors import OnnxFileError
 from leptonc.compiler.running.graph_runner import open_file, run_session
 from leptonc.compiler.sources.dimensions import DynamicDim
 from leptonc.compiler.sources.external_data import check_external_data, embed_small
-from leptonc.compiler.sources.source import Source, hash_file, require_file
+from leptonc.compiler.sources.files import hash_file, require_file
+from leptonc.compiler.sources.source import Source
 from leptonc.runtime.arrays import Arrays, load_named_arrays
 from leptonc.runtime.errors import UnsupportedError
 

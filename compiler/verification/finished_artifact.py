@@ -124,7 +124,7 @@ def recheck(
     if source is None:
         return loaded
     from leptonc.compiler.console.progress import Stages
-    from leptonc.compiler.sources.source import open_source
+    from leptonc.compiler.sources.opening import open_source
     from leptonc.compiler.verification.shape_probe import require_repeatable
     from leptonc.compiler.verification.trials import reference_trials, run_trials
 
