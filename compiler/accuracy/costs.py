@@ -19,7 +19,7 @@ from leptonc.compiler.accuracy.search import (
 from leptonc.compiler.accuracy.search_state import SearchState
 from leptonc.compiler.accuracy.yardstick import Yardstick
 from leptonc.compiler.quantization.layer_noise import LayerError
-from leptonc.compiler.running.payload_runner import PayloadRunner
+from leptonc.compiler.running.graph_runner import payload_runner
 from leptonc.passes.quantize.plan import FLOAT, WEIGHT_ONLY, Layer, QuantizationPlan
 
 Build = Callable[[QuantizationPlan], Payload]
@@ -96,7 +96,7 @@ def search_plan(
         found = state.find(floats)
         if found is None:
             candidate = plan.in_float(sorted(floats), KEPT_BY_SEARCH)
-            found = yardstick.measure(PayloadRunner(build(candidate)), floats)
+            found = yardstick.measure(payload_runner(build(candidate)), floats)
             state.keep(found)
         done += 1
         if report is not None:

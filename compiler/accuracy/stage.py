@@ -27,7 +27,7 @@ from leptonc.compiler.errors import GateError
 from leptonc.compiler.measure.layer_seconds import estimated_seconds, layer_seconds
 from leptonc.compiler.plan_errors import plan_errors
 from leptonc.compiler.quantization.weight_rounding import round_weights
-from leptonc.compiler.running.payload_runner import node_seconds
+from leptonc.compiler.running.graph_runner import node_seconds
 from leptonc.compiler.settings.goals import Goal
 from leptonc.compiler.sources.source import Source
 from leptonc.compiler.verification.trials import Trial

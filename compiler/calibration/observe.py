@@ -21,7 +21,7 @@ from leptonc.compiler.calibration.data import open_batches
 from leptonc.compiler.calibration.samples import Cut, Sample, find_cut, signature_from
 from leptonc.compiler.errors import CalibrationError
 from leptonc.compiler.export.interface import signature_of
-from leptonc.compiler.observed_graph import ObservedGraph
+from leptonc.compiler.running.graph_runner import GraphRunner
 from leptonc.compiler.sources.source import Source
 from leptonc.passes.facts.facts import infer_facts
 from leptonc.passes.graph.fingerprint import fingerprint
@@ -135,7 +135,7 @@ class _Run:
         inputs = {value.name for value in model.graph.inputs}
         outputs = [str(value.name) for value in model.graph.outputs]
         inner = [each.name for each in tensors if each.name not in {*inputs, *outputs}]
-        runner = ObservedGraph(model, inner)
+        runner = GraphRunner(model, extra_outputs=inner, optimised=True)
 
         def answer(arrays: Mapping[str, np.ndarray]) -> Arrays:
             found = runner(arrays)

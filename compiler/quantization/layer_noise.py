@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from leptonc.compiler.observed_graph import ObservedGraph
 from leptonc.compiler.quantization.layer_statistics import Samples
+from leptonc.compiler.running.graph_runner import GraphRunner
 from leptonc.passes.graph.structure import Names
 
 DYNAMIC = "dynamic"
@@ -82,7 +82,7 @@ def layer_errors(
         return {}
     forked = model.clone()
     sums = _fork(forked, layers)
-    runner = ObservedGraph(forked, [])
+    runner = GraphRunner(forked, optimised=True)
     totals = {layer.node: np.zeros(2) for layer in layers}
     for sample in samples():
         found = runner(sample)

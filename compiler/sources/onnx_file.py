@@ -9,9 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -19,7 +17,7 @@ import onnx_ir as ir
 from google.protobuf.message import DecodeError
 
 from leptonc.compiler.errors import OnnxFileError
-from leptonc.compiler.running.graph_runner import open_file, run_session
+from leptonc.compiler.running.engine import engine
 from leptonc.compiler.sources.dimensions import DynamicDim
 from leptonc.compiler.sources.external_data import check_external_data, embed_small
 from leptonc.compiler.sources.files import hash_file, require_file
@@ -32,17 +30,6 @@ SPATIAL_SIZE = 64
 LENGTH = 8
 # No example made up here is larger than this.
 EXAMPLE_ELEMENTS = 1 << 28
-
-
-@dataclass(frozen=True)
-class OnnxReference:
-    """The file itself on ONNX Runtime, with every graph optimisation off."""
-
-    session: Any
-
-    def __call__(self, inputs: Mapping[str, np.ndarray]) -> Arrays:
-        """Run the original graph."""
-        return run_session(self.session, inputs)
 
 
 def open_onnx(spec: str, inputs: Path | None) -> Source:
@@ -70,7 +57,7 @@ def open_onnx(spec: str, inputs: Path | None) -> Source:
         name=path.stem,
         inputs=example,
         axes=axes,
-        reference=OnnxReference(open_file(path, model)),
+        reference=engine.file_as_written(path, model),
         fingerprint=digest.hexdigest(),
         graph=model,
         weight_bytes=sum(tensor.nbytes for tensor in tensors if tensor is not None),
