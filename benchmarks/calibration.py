@@ -18,9 +18,9 @@ from contenders import ROOT
 
 from leptonc.compiler.calibration.observe import observe_ranges
 from leptonc.compiler.console.progress import Stages
-from leptonc.compiler.driver import open_and_export
 from leptonc.compiler.running.graph_runner import GraphRunner
 from leptonc.compiler.settings.compile_settings import resolve_settings
+from leptonc.compiler.subject import open_and_export
 from leptonc.passes.ranges.table import Ranges
 from leptonc.passes.schedule import canonicalize
 

@@ -9,8 +9,8 @@ import numpy as np
 import onnx_ir as ir
 
 from leptonc.compiler.calibration.data import open_batches
-from leptonc.compiler.calibration.samples import find_cut, signature_from
-from leptonc.compiler.export.interface import signature_of
+from leptonc.compiler.calibration.samples import find_cut
+from leptonc.compiler.export.interface import signature_from, signature_of
 from leptonc.compiler.running.graph_runner import GraphRunner
 from leptonc.compiler.sources.source import Source
 from leptonc.runtime.arrays import Arrays

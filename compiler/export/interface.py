@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
-import numpy as np
 import onnx_ir as ir
 
 from leptonc.compiler.sources.dimensions import DynamicAxes, DynamicDim, named_dims
+from leptonc.runtime.artifact.signature import Dim, Signature, TensorSpec
 from leptonc.runtime.errors import UnsupportedError
-
-if TYPE_CHECKING:
-    from leptonc.compiler.verification.trials import Trial
 
 
 def signature_of(model: ir.Model, axes: DynamicAxes) -> dict[str, Any]:
@@ -35,47 +32,23 @@ def signature_of(model: ir.Model, axes: DynamicAxes) -> dict[str, Any]:
     return {"inputs": inputs, "outputs": outputs}
 
 
-def settle_outputs(model: ir.Model, trials: Sequence[Trial]) -> None:
-    """Correct what a file says about its outputs by what it returned.
-
-    A missing dtype or shape is filled in, and a size that one of `trials` contradicts becomes
-    unknown: whoever allocates by the signature must be able to believe it.
-
-    Args:
-        model: The graph; changed in place.
-        trials: Runs of the source, with the sizes of its named dimensions.
-    """
-    for value in model.graph.outputs:
-        name = str(value.name)
-        seen = [(trial.sizes, trial.expected[name]) for trial in trials if name in trial.expected]
-        if not seen or not isinstance(seen[0][1], np.ndarray):
-            continue
-        array = seen[0][1]
-        if value.type is None:
-            dtype = (
-                ir.DataType.STRING
-                if array.dtype.kind in "OU"
-                else ir.DataType.from_numpy(array.dtype)
+def signature_from(entry: Mapping[str, Any]) -> Signature:
+    """Return the signature that `signature_of` wrote down."""
+    return Signature(
+        *(
+            tuple(
+                TensorSpec(
+                    each["name"],
+                    each["dtype"],
+                    tuple(
+                        Dim(**size) if isinstance(size, dict) else size for size in each["shape"]
+                    ),
+                )
+                for each in entry[role]
             )
-            value.type = ir.TensorType(dtype)
-        declared = value.shape
-        if declared is None or len(declared) != array.ndim:
-            value.shape = ir.Shape([None] * array.ndim)
-            continue
-        value.shape = ir.Shape(
-            [
-                size
-                if all(_agrees(size, sizes, each.shape[axis]) for sizes, each in seen)
-                else None
-                for axis, size in enumerate(declared)
-            ]
+            for role in ("inputs", "outputs")
         )
-
-
-def _agrees(size: int | ir.SymbolicDim, sizes: Mapping[str, int], actual: int) -> bool:
-    if isinstance(size, int):
-        return size == actual
-    return size.value is None or sizes.get(size.value, actual) == actual
+    )
 
 
 def _tensor(value: ir.Value, dims: dict[str, DynamicDim], own: Any, role: str) -> dict[str, Any]:

@@ -14,8 +14,8 @@ import onnx_ir as ir
 
 from leptonc.compiler.calibration.held_samples import CalibrationSamples
 from leptonc.compiler.console.progress import Stages
-from leptonc.compiler.plan_errors import plan_errors
 from leptonc.compiler.quantization.float_graph import FloatGraph
+from leptonc.compiler.quantization.layer_noise import plan_errors
 from leptonc.compiler.quantization.weight_rounding import smooth
 from leptonc.compiler.running.graph_runner import GraphRunner
 from leptonc.passes.pipeline import run_passes

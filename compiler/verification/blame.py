@@ -21,6 +21,7 @@ from leptonc.compiler.verification.first_difference import (
 )
 from leptonc.compiler.verification.trials import Trial, TrialResult
 from leptonc.passes.plugins import Plugin
+from leptonc.passes.precision.emulation import emulate_half
 from leptonc.runtime.errors import EngineError
 
 
@@ -35,8 +36,6 @@ class Suspects:
         lowered: Each variant's own graph by the name of its engine, built when asked for.
         tolerance: What counts as a difference.
         plugins: Who else rewrote the graph.
-        runnable: Makes of such a graph one that ONNX Runtime's CPU runs, with values of the same
-            names in float32.
     """
 
     source: Source
@@ -45,7 +44,6 @@ class Suspects:
     lowered: tuple[tuple[str, Callable[[], ir.Model]], ...]
     tolerance: Tolerance
     plugins: tuple[Plugin, ...] = ()
-    runnable: Callable[[ir.Model], ir.Model] = ir.Model.clone
 
 
 def verification_failed(trial: Trial, result: TrialResult, suspects: Suspects) -> VerificationError:
@@ -69,7 +67,8 @@ def locate(trial: Trial, suspects: Suspects) -> Difference | None:
     origins = {plugin.name: plugin.origin for plugin in suspects.plugins}
     for engine, graph in graphs:
         try:
-            candidate = suspects.runnable(graph())
+            # Values of the same names, in float32: the CPU that looks for it may have no half width.
+            candidate = emulate_half(graph())
             found = first_difference(candidate, values, trial.inputs, suspects.tolerance)
         except EngineError as error:
             return Difference("the graph", error.what, engine or "a rewrite pass")

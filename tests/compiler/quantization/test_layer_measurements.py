@@ -6,10 +6,11 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from leptonc.compiler.quantization.layer_noise import DYNAMIC, EXACT, RoundedLayer, layer_errors
+from leptonc.compiler.quantization.layer_noise import EXACT, RoundedLayer, layer_errors
 from leptonc.compiler.quantization.layer_statistics import statistics_in_groups
 from leptonc.compiler.quantization.smoothing import choose_smoothing
 from leptonc.passes.quantize.layer_matrix import layer_matrix
+from leptonc.passes.quantize.plan import DYNAMIC
 from leptonc.passes.rescale.smooth import find_smoothable
 from leptonc.runtime.errors import InputError
 

@@ -10,8 +10,8 @@ import pytest
 
 from leptonc.compiler.calibration.held_samples import CalibrationSamples
 from leptonc.compiler.console.progress import Stages
-from leptonc.compiler.plan_errors import plan_errors
 from leptonc.compiler.quantization.float_graph import FloatGraph
+from leptonc.compiler.quantization.layer_noise import plan_errors
 from leptonc.compiler.quantization.recovery import observed_again, recovered
 from leptonc.compiler.quantization.weight_rounding import round_weights
 from leptonc.compiler.running.graph_runner import GraphRunner
