@@ -18,7 +18,7 @@ from leptonc.backends.base import Payload
 from leptonc.compiler.accuracy.costs import Measured
 from leptonc.compiler.accuracy.search import SearchResult
 from leptonc.compiler.accuracy.stage import Settled
-from leptonc.compiler.export.interface import signature_of
+from leptonc.compiler.export.interface import signature_entry, signature_of
 from leptonc.compiler.settings.compile_settings import CompileSettings
 from leptonc.compiler.sources.source import Source
 from leptonc.compiler.subject import Subject
@@ -70,7 +70,7 @@ class Manifest:
         return {
             "leptonc": metadata.version("leptonc"),
             "name": source.name,
-            "signature": signature_of(self.subject.model, source.axes),
+            "signature": signature_entry(signature_of(self.subject.model, source.axes)),
             "variants": list(self.variants),
             "source": {"kind": source.kind, "fingerprint": source.fingerprint},
             "passes": _pass_entries(self.passes),

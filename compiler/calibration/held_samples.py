@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from leptonc.compiler.calibration.data import open_batches
 from leptonc.compiler.calibration.samples import find_cut
-from leptonc.compiler.export.interface import signature_from, signature_of
+from leptonc.compiler.export.interface import signature_of
 from leptonc.compiler.running.graph_runner import GraphRunner
 from leptonc.compiler.sources.source import Source
 from leptonc.runtime.arrays import Arrays
@@ -64,7 +64,7 @@ def read_samples(
         RecipeError: The user's own code failed.
     """
     batches = open_batches(data, source)
-    signature = signature_from(signature_of(model, source.axes))
+    signature = signature_of(model, source.axes)
     cut = find_cut(source, signature, run or GraphRunner(model, optimised=True))
     inputs: list[Arrays] = []
     digests: list[bytes] = []

@@ -20,7 +20,7 @@ import onnx_ir as ir
 from leptonc.compiler.calibration.data import open_batches
 from leptonc.compiler.calibration.samples import Cut, Sample, find_cut
 from leptonc.compiler.errors import CalibrationError
-from leptonc.compiler.export.interface import signature_from, signature_of
+from leptonc.compiler.export.interface import signature_of
 from leptonc.compiler.running.graph_runner import GraphRunner
 from leptonc.compiler.sources.source import Source
 from leptonc.passes.facts.facts import infer_facts
@@ -141,7 +141,7 @@ class _Run:
             found = runner(arrays)
             return {name: found[name] for name in outputs}
 
-        signature = signature_from(signature_of(model, source.axes))
+        signature = signature_of(model, source.axes)
         cut = find_cut(source, signature, answer)
         run = cls(runner, cut, RangeTotals(graph, tensors, aliases, earlier))
         run._checkpoint, run._expected_chain = checkpoint, chain

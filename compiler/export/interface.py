@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 import onnx_ir as ir
@@ -12,8 +13,8 @@ from leptonc.runtime.artifact.signature import Dim, Signature, TensorSpec
 from leptonc.runtime.errors import UnsupportedError
 
 
-def signature_of(model: ir.Model, axes: DynamicAxes) -> dict[str, Any]:
-    """Return the `signature` entry of the manifest (docs/artifact-format.md).
+def signature_of(model: ir.Model, axes: DynamicAxes) -> Signature:
+    """Return what a model takes and gives.
 
     Args:
         model: The optimised graph; an input with a default initializer is not part of it.
@@ -23,53 +24,43 @@ def signature_of(model: ir.Model, axes: DynamicAxes) -> dict[str, Any]:
         UnsupportedError: An input or output is not a tensor.
     """
     dims = named_dims(axes)
-    inputs = [
+    inputs = (
         _tensor(value, dims, axes.get(str(value.name), {}), "input")
         for value in model.graph.inputs
         if value.name not in model.graph.initializers
-    ]
-    outputs = [_tensor(value, dims, {}, "output") for value in model.graph.outputs]
-    return {"inputs": inputs, "outputs": outputs}
-
-
-def signature_from(entry: Mapping[str, Any]) -> Signature:
-    """Return the signature that `signature_of` wrote down."""
-    return Signature(
-        *(
-            tuple(
-                TensorSpec(
-                    each["name"],
-                    each["dtype"],
-                    tuple(
-                        Dim(**size) if isinstance(size, dict) else size for size in each["shape"]
-                    ),
-                )
-                for each in entry[role]
-            )
-            for role in ("inputs", "outputs")
-        )
     )
+    outputs = (_tensor(value, dims, {}, "output") for value in model.graph.outputs)
+    return Signature(tuple(inputs), tuple(outputs))
 
 
-def _tensor(value: ir.Value, dims: dict[str, DynamicDim], own: Any, role: str) -> dict[str, Any]:
+def signature_entry(signature: Signature) -> dict[str, Any]:
+    """Return what the manifest says of it (docs/artifact-format.md)."""
+    entries = {role: [asdict(spec) for spec in specs] for role, specs in vars(signature).items()}
+    for entry in (*entries["inputs"], *entries["outputs"]):
+        entry["shape"] = list(entry["shape"])
+    return entries
+
+
+def _tensor(
+    value: ir.Value,
+    dims: Mapping[str, DynamicDim],
+    own: Mapping[int, DynamicDim],
+    role: str,
+) -> TensorSpec:
     if not isinstance(value.type, ir.TensorType) or value.dtype is None:
         raise UnsupportedError(
             f"{role} {value.name!r} has type {value.type}; only tensors can cross the interface",
             where=str(value.name),
             fix="change the model so that it takes and returns tensors",
         )
-    shape: list[Any] = []
+    shape: list[int | Dim] = []
     for axis, size in enumerate(value.shape or ()):
         if isinstance(size, int):
             shape.append(size)
             continue
         name = own[axis].name if axis in own else size.value or f"{value.name}_dim_{axis}"
         dim = dims.get(name, DynamicDim(name, 0, None))
-        shape.append({"name": dim.name, "min": dim.min, "max": dim.max})
-    return {"name": value.name, "dtype": _numpy_name(value.dtype), "shape": shape}
-
-
-def _numpy_name(dtype: ir.DataType) -> str:
-    if dtype == ir.DataType.STRING:
-        return "str"
-    return str(dtype.numpy().name)
+        shape.append(Dim(dim.name, dim.min, dim.max))
+    text = value.dtype == ir.DataType.STRING
+    dtype = "str" if text else str(value.dtype.numpy().name)
+    return TensorSpec(str(value.name), dtype, tuple(shape))

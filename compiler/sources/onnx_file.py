@@ -51,7 +51,9 @@ def open_onnx(spec: str, inputs: Path | None) -> Source:
     axes = _axes(model)
     names = [str(value.name) for value in _true_inputs(model)]
     example = load_named_arrays(inputs, names) if inputs else _synthetic(model, axes)
-    tensors = [value.const_value for value in _initializers(model)]
+    tensors = [
+        value.const_value for graph in model.graphs() for value in graph.initializers.values()
+    ]
     return Source(
         kind="onnx",
         name=path.stem,
@@ -130,15 +132,6 @@ def _innermost(error: BaseException) -> str:
     while error.__cause__ is not None:
         error = error.__cause__
     return str(error) or type(error).__name__
-
-
-def _initializers(model: ir.Model) -> list[ir.Value]:
-    found = list(model.graph.initializers.values())
-    for node in model.graph.all_nodes():
-        for attribute in node.attributes.values():
-            if attribute.type == ir.AttributeType.GRAPH:
-                found.extend(attribute.as_graph().initializers.values())
-    return found
 
 
 def _true_inputs(model: ir.Model) -> list[ir.Value]:
