@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -244,16 +245,11 @@ def _operators(model: ir.Model, sizes: Mapping[str, int]) -> tuple[OperatorSize,
     nodes: dict[str, int] = {}
     read: dict[str, int] = {}
     unread = dict(sizes)
-    for node in _all_nodes(model):
+    functions = model.functions.values()
+    for node in chain(model.graph.all_nodes(), *(each.all_nodes() for each in functions)):
         op = f"{node.domain}.{node.op_type}" if node.domain else node.op_type
         nodes[op] = nodes.get(op, 0) + 1
         mine = sum(unread.pop(str(value.name), 0) for value in node.inputs if value is not None)
         read[op] = read.get(op, 0) + mine
     found = (OperatorSize(op, count, read[op]) for op, count in nodes.items())
     return tuple(sorted(found, key=lambda each: (-each.weight_bytes, -each.nodes, each.op)))
-
-
-def _all_nodes(model: ir.Model) -> Iterable[ir.Node]:
-    yield from model.graph.all_nodes()
-    for function in model.functions.values():
-        yield from function.all_nodes()

@@ -38,10 +38,8 @@ class GraphRunner:
             UnsupportedOperatorError: The engine has no kernel for a node.
             EngineError: The engine refuses the graph.
         """
-        with _more_outputs(model, extra_outputs), scratch_folder() as folder:
-            self._run: Run = (
-                engine.optimised(model, folder) if optimised else engine.as_written(model)
-            )
+        with _more_outputs(model, extra_outputs):
+            self._run: Run = _optimised(model) if optimised else engine.as_written(model)
 
     def __call__(self, inputs: Mapping[str, np.ndarray]) -> Arrays:
         """Run the graph; arrays that it does not take are left out.
@@ -50,6 +48,11 @@ class GraphRunner:
             EngineError: The engine fails while running.
         """
         return self._run(inputs)
+
+
+def _optimised(model: ir.Model) -> Run:
+    with scratch_folder() as folder:
+        return engine.optimised(model, folder)
 
 
 def payload_runner(payload: Payload) -> Run:

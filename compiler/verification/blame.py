@@ -13,7 +13,6 @@ from leptonc.compiler.sources.source import Source
 from leptonc.compiler.verification.comparison import Tolerance
 from leptonc.compiler.verification.first_difference import (
     Difference,
-    InnerValues,
     blame,
     first_difference,
     graph_values,
@@ -61,7 +60,11 @@ def verification_failed(trial: Trial, result: TrialResult, suspects: Suspects) -
 
 def locate(trial: Trial, suspects: Suspects) -> Difference | None:
     """Look for the first wrong node in our graph, then in what each engine made of it."""
-    values = _reference_values(trial, suspects.source, suspects.exported)
+    values = (
+        module_values(suspects.exported, trial.inputs)
+        if suspects.source.graph is None
+        else graph_values(suspects.source.graph, trial.inputs)
+    )
     graphs: list[tuple[str | None, Callable[[], ir.Model]]] = [(None, lambda: suspects.optimised)]
     graphs.extend(suspects.lowered)
     origins = {plugin.name: plugin.origin for plugin in suspects.plugins}
@@ -75,12 +78,6 @@ def locate(trial: Trial, suspects: Suspects) -> Difference | None:
         if found is not None:
             return blame(found, suspects.optimised, engine=engine, origins=origins)
     return None
-
-
-def _reference_values(trial: Trial, source: Source, exported: ExportedGraph) -> InnerValues:
-    if source.graph is not None:
-        return graph_values(source.graph, trial.inputs)
-    return module_values(exported, trial.inputs)
 
 
 def _advice(found: Difference | None) -> str:

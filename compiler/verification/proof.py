@@ -55,20 +55,16 @@ def prove(artifact: str, payload: Payload, trials: Sequence[Trial], suspects: Su
         device = str(payload.variant["device"])
         results = run_trials(artifact, trials, suspects.tolerance, device=device)
     else:
-        results = run_graph(payload, trials, suspects.tolerance)
+        run = GraphRunner(emulate_half(payload.model()))
+        results = tuple(
+            TrialResult(
+                trial.sizes,
+                compare_outputs(trial.expected, run(trial.inputs), suspects.tolerance),
+            )
+            for trial in trials
+        )
     for trial, result in zip(trials, results, strict=True):
         if not result.passed:
             require_repeatable(suspects.source, trials[0], Tolerance())
             raise verification_failed(trial, result, suspects)
     return Proof(str(payload.variant["name"]), payload.not_run, results)
-
-
-def run_graph(
-    payload: Payload, trials: Sequence[Trial], tolerance: Tolerance
-) -> tuple[TrialResult, ...]:
-    """Run the graph of a payload on ONNX Runtime's CPU, and compare every output."""
-    runner = GraphRunner(emulate_half(payload.model()))
-    return tuple(
-        TrialResult(trial.sizes, compare_outputs(trial.expected, runner(trial.inputs), tolerance))
-        for trial in trials
-    )
