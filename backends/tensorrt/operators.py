@@ -16,6 +16,7 @@ import onnx_ir as ir
 
 from leptonc.passes.facts.facts import Facts
 from leptonc.passes.graph.structure import all_nodes
+from leptonc.passes.pipeline import LINE_KEY
 
 _NAMES = """
 Abs Acos Acosh Add And ArgMax ArgMin Asin Asinh Atan Atanh Attention AveragePool
@@ -98,9 +99,6 @@ class Uncovered:
         """The node, and the user's line where it is known."""
         place = f"node {self.node!r} ({self.operator})"
         return f"{place}, from {self.line}" if self.line else place
-
-
-LINE_KEY = "leptonc.line"
 
 
 def uncovered(node: ir.Node, reason: str, fix: str) -> Uncovered:

@@ -15,7 +15,8 @@ import torch
 
 from leptonc.compiler.errors import CompileExtraMissingError, SourceError
 from leptonc.compiler.sources.dimensions import DynamicDim
-from leptonc.compiler.sources.source import Source, hash_file, pickle_refused
+from leptonc.compiler.sources.files import hash_file, pickle_refused
+from leptonc.compiler.sources.source import Source
 from leptonc.compiler.sources.torch_reference import TorchReference, hash_weights
 from leptonc.runtime.arrays import Arrays, load_arrays
 

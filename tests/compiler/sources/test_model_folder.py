@@ -16,7 +16,7 @@ from transformers import (
 )
 
 from leptonc.compiler.errors import PickleRefusedError, SourceError
-from leptonc.compiler.sources.source import open_source
+from leptonc.compiler.sources.opening import open_source
 from leptonc.compiler.verification.trials import reference_trials
 
 SMALL = {
