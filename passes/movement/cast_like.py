@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from leptonc.passes.rewriting.build import AttributeValue, Build
+from leptonc.passes.rewriting.build import Build, attributes_of
 from leptonc.passes.rewriting.rule import Rewritten, Rule
 from leptonc.passes.rewriting.site import Site
 
@@ -27,10 +27,7 @@ def _no_obstacle(site: Site, match: ir.DataType) -> str | None:
 
 
 def _cast(site: Site, match: ir.DataType, build: Build) -> Rewritten:
-    attributes: dict[str, AttributeValue] = {
-        name: attribute.value for name, attribute in site.node.attributes.items()
-    }
-    attributes["to"] = match.value
+    attributes = attributes_of(site.node, to=match.value)
     out = site.node.outputs[0]
     return {out: build.op("Cast", [site.input(0)], attributes, like=out)}
 

@@ -46,8 +46,7 @@ class _Packed:
 def _pattern(site: Site) -> _Packed | None:
     if site.opset < _OPSET or site.attribute_ints("perm") != _PERM:
         return None
-    cut = site.producer(site.input(0), "Reshape")
-    flat = None if cut is None else cut.inputs[0]
+    flat = site.before(site.input(0), "Reshape")
     turned = site.node.outputs[0]
     if flat is None or turned.is_graph_output():
         return None

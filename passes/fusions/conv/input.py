@@ -81,9 +81,8 @@ def _rewrite(site: Site, match: Before, build: Build) -> Rewritten:
         return product
 
     scaled = build.weight([weight], compute, dtype=weight.dtype, shape=shape, stem="weight")
-    attributes = {name: attribute.value for name, attribute in node.attributes.items()}
     inputs = [match.norm.inputs[0], scaled, build.constant(bias.astype(dtype), "bias")]
-    return {out: build.op("Conv", inputs, attributes, like=out)}
+    return {out: build.again(node, inputs, like=out)}
 
 
 def _by_row(numbers: Array, shape: tuple[int, ...], groups: int) -> Array:

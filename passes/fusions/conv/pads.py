@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from leptonc.passes.graph.constants import constant_ints
-from leptonc.passes.rewriting.build import Build
+from leptonc.passes.rewriting.build import Build, attributes_of
 from leptonc.passes.rewriting.rule import Rewritten, Rule
 from leptonc.passes.rewriting.site import Site
 
@@ -127,11 +127,8 @@ def _take_pads(site: Site, match: Padded, build: Build) -> Rewritten:
     node, out = site.node, site.node.outputs[0]
     pads = own_pads(site, len(match.before) - 2)
     assert pads is not None
-    attributes = {name: attribute.value for name, attribute in node.attributes.items()}
-    attributes.pop("auto_pad", None)
-    attributes["pads"] = _total(match, pads)
-    if node.op_type == "AveragePool":
-        attributes["count_include_pad"] = 1
+    counted = {"count_include_pad": 1} if node.op_type == "AveragePool" else {}
+    attributes = attributes_of(node, auto_pad=None, pads=_total(match, pads), **counted)
     inputs = [match.source, *node.inputs[1:]]
     return {out: build.op(node.op_type, inputs, attributes, domain=node.domain, like=out)}
 

@@ -20,7 +20,7 @@ import onnx_ir as ir
 
 from leptonc.passes.fusions.linear.read import OPSET
 from leptonc.passes.fusions.linear.scale import scaled_inputs
-from leptonc.passes.rewriting.build import Build
+from leptonc.passes.rewriting.build import Build, attributes_of
 from leptonc.passes.rewriting.rule import Rewritten, Rule
 from leptonc.passes.rewriting.site import Site
 from leptonc.passes.targets import ORT_CPU, ORT_CUDA
@@ -59,10 +59,6 @@ def _unfit(site: Site, product: ir.Node) -> str | None:
     return None
 
 
-def _attributes(product: ir.Node) -> dict[str, Any]:
-    return {one.name: one.value for one in product.attributes.values()}
-
-
 @dataclass(frozen=True)
 class Turned:
     """The operand of a product that is a Transpose."""
@@ -98,7 +94,7 @@ def _turned_check(site: Site, match: Turned) -> str | None:
 
 
 def _turned_rewrite(site: Site, match: Turned, build: Build) -> Rewritten:
-    inputs, attributes = list(site.node.inputs), _attributes(site.node)
+    inputs, attributes = list(site.node.inputs), attributes_of(site.node)
     inputs[match.index] = match.source
     name = ("transA", "transB")[match.index]
     attributes[name] = 0 if attributes.get(name, 0) else 1
@@ -176,7 +172,7 @@ def _scaled_check(site: Site, match: Scaled) -> str | None:
 
 
 def _scaled_rewrite(site: Site, match: Scaled, build: Build) -> Rewritten:
-    attributes = _attributes(match.product)
+    attributes = attributes_of(match.product)
     attributes["alpha"] = float(attributes.get("alpha", 1.0)) * match.factor
     output = site.node.outputs[0]
     made = build.op("FusedMatMul", list(match.inputs), attributes, domain=_MICROSOFT, like=output)
@@ -196,7 +192,7 @@ def _activation_check(site: Site, gemm: ir.Node) -> str | None:
 
 def _activation_rewrite(site: Site, gemm: ir.Node, build: Build) -> Rewritten:
     node = site.node
-    attributes: dict[str, Any] = {**_attributes(gemm), "activation": node.op_type}
+    attributes: dict[str, Any] = {**attributes_of(gemm), "activation": node.op_type}
     for name, default in _ACTIVATIONS[node.op_type]:
         attributes[f"activation_{name}"] = node.attributes.get_float(name, default)
     output = node.outputs[0]

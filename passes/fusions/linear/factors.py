@@ -111,9 +111,7 @@ def _zeros_check(site: Site, bias: ir.Value) -> str | None:
 def _zeros_rewrite(site: Site, bias: ir.Value, build: Build) -> Rewritten:
     del bias
     output = site.node.outputs[0]
-    attributes = {one.name: one.value for one in site.node.attributes.values()}
-    attributes.pop("beta", None)
-    return {output: build.op("Gemm", list(site.node.inputs[:2]), attributes, like=output)}
+    return {output: build.again(site.node, site.node.inputs[:2], like=output, beta=None)}
 
 
 FACTORS = Rule(

@@ -18,7 +18,6 @@ which would be stored twice.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -169,16 +168,9 @@ def _after_rewrite(site: Site, match: Scaled, build: Build) -> Rewritten:
         bias = build.weight((source, factor), scale_row, dtype=source.dtype, shape=(columns,))
     value = emit(build, layer, layer.input, weight, bias)
     for node, index in reversed(match.path):
-        value = _again(build, node, index, value)
+        inputs = [*node.inputs[:index], value, *node.inputs[index + 1 :]]
+        value = build.again(node, inputs, like=node.outputs[0])
     return {site.node.outputs[0]: value}
-
-
-def _again(build: Build, node: ir.Node, index: int, value: ir.Value) -> ir.Value:
-    """Make `node` with another input."""
-    inputs = list(node.inputs)
-    inputs[index] = value
-    attributes: dict[str, Any] = {one.name: one.value for one in node.attributes.values()}
-    return build.op(node.op_type, inputs, attributes, like=node.outputs[0])
 
 
 @dataclass(frozen=True)

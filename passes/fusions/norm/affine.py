@@ -23,7 +23,7 @@ import onnx_ir as ir
 
 from leptonc.passes.fusions.norm.core import FLOATS
 from leptonc.passes.fusions.norm.parts import broadcasts
-from leptonc.passes.rewriting.build import AttributeValue, Build
+from leptonc.passes.rewriting.build import Build
 from leptonc.passes.rewriting.rule import Rewritten, Rule
 from leptonc.passes.rewriting.site import Site, commuted
 from leptonc.passes.targets import GENERIC, ORT_CPU, ORT_CUDA
@@ -150,21 +150,13 @@ def _take_scale(site: Site, match: Affine, build: Build) -> Rewritten:
     scale = site.tensor(norm.inputs[1])
     present = None if scale is None or _is_one(scale) else scale
     weight = _combined(site, match, build, present, np.multiply)
-    return {out: again(build, norm, [norm.inputs[0], weight], norm.outputs[0])}
+    return {out: build.again(norm, [norm.inputs[0], weight], like=norm.outputs[0])}
 
 
 def _take_bias(site: Site, match: Affine, build: Build) -> Rewritten:
     norm, out = match.norm, site.node.outputs[0]
     bias = _combined(site, match, build, site.tensor(bias_of(norm)), np.add)
-    return {out: again(build, norm, [norm.inputs[0], norm.inputs[1], bias], norm.outputs[0])}
-
-
-def again(build: Build, norm: ir.Node, inputs: list[ir.Value | None], like: ir.Value) -> ir.Value:
-    """Make a node like `norm` on other inputs."""
-    attributes: dict[str, AttributeValue] = {
-        name: attribute.value for name, attribute in norm.attributes.items()
-    }
-    return build.op(norm.op_type, inputs, attributes, like=like)
+    return {out: build.again(norm, [*norm.inputs[:2], bias], like=norm.outputs[0])}
 
 
 @dataclass(frozen=True)
@@ -208,7 +200,7 @@ def _without_casts(site: Site, match: Between, build: Build) -> Rewritten:
     scale = site.tensor(norm.inputs[1])
     assert scale is not None
     ones = build.constant(np.ones(scale.shape.numpy(), FLOATS[ir.DataType.FLOAT16]), "norm_scale")
-    return {out: again(build, norm, [match.source, ones], out)}
+    return {out: build.again(norm, [match.source, ones], like=out)}
 
 
 RULES = (

@@ -22,7 +22,6 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from leptonc.passes.fusions.norm.affine import again
 from leptonc.passes.fusions.norm.core import FLOATS
 from leptonc.passes.graph.constants import constant
 from leptonc.passes.rewriting.build import Build
@@ -100,7 +99,7 @@ def _take_channels(site: Site, match: Channels, build: Build) -> Rewritten:
     else:
         pair = (scale.numpy(), bias.numpy() + factor)
     inputs = [norm.inputs[0], *(build.constant(array, "norm_weight") for array in pair)]
-    return {out: again(build, norm, inputs, norm.outputs[0])}
+    return {out: build.again(norm, inputs, like=norm.outputs[0])}
 
 
 @dataclass(frozen=True)
@@ -119,11 +118,12 @@ class Grouped:
 
 
 def _grouped(site: Site) -> Grouped | None:
-    norm = site.producer(site.input(0), "InstanceNormalization")
-    split = None if norm is None else site.producer(norm.inputs[0], "Reshape")
-    if norm is None or split is None or split.inputs[0] is None:
+    nodes = site.chain(site.input(0), "InstanceNormalization", "Reshape")
+    source = None if nodes is None else nodes[1].inputs[0]
+    if nodes is None or source is None:
         return None
-    return Grouped(split.inputs[0], split, norm)
+    norm, split = nodes
+    return Grouped(source, split, norm)
 
 
 def _grouped_check(site: Site, match: Grouped) -> str | None:

@@ -31,6 +31,7 @@ from leptonc.passes.fusions.rotary.tables import Table, find_table
 from leptonc.passes.fusions.rotary.turns import find_turn
 from leptonc.passes.rewriting.build import Build
 from leptonc.passes.rewriting.rule import Rewritten, Rule
+from leptonc.passes.rewriting.scalars import read_outside
 from leptonc.passes.rewriting.site import Site, commuted
 from leptonc.passes.targets import GENERIC, ORT_CPU, ORT_CUDA
 
@@ -77,11 +78,9 @@ def _check(site: Site, match: Rotation) -> str | None:
         return f"the operator is not made for {dtype.name if dtype else 'an unknown type'}"
     if match.heads is None:
         return "the tables are not known to have one row for each position"
-    inside = {*match.nodes, site.node}
-    for node in match.nodes:
-        reader = site.read_elsewhere(node.outputs[0], inside)
-        if reader is not None:
-            return reader
+    reader = read_outside(site, match.nodes)
+    if reader is not None:
+        return reader
     for name, value in (("cosines", match.cos), ("sines", match.sin)):
         table = _table(site, match, name)
         if table is None:

@@ -64,8 +64,7 @@ def _swapped(site: Site) -> Swapped | None:
     count, width = dims[2].number, dims[3].number
     if not count or not width:
         return None
-    reshape = site.producer(heads, "Reshape")
-    rows = None if reshape is None else reshape.inputs[0]
+    rows = site.before(heads, "Reshape")
     if rows is None or site.facts.symbolic(rows) != (*dims[:2], number(count * width)):
         rows = None
     if rows is None and site.target == GENERIC:
@@ -98,11 +97,9 @@ class RoundTrip:
 
 def _round_trip(site: Site) -> RoundTrip | None:
     rotary = read_rotary(site, site.node.outputs[0])
-    outer = None if rotary is None else site.producer(rotary.x, "Reshape")
-    inner = None if outer is None else site.producer(outer.inputs[0], "Reshape")
-    if rotary is None or inner is None or inner.inputs[0] is None:
+    rows = None if rotary is None else site.before(site.before(rotary.x, "Reshape"), "Reshape")
+    if rotary is None or rows is None:
         return None
-    rows = inner.inputs[0]
     dims = site.facts.symbolic(rows)
     same = dims is not None and dims == site.facts.symbolic(rotary.x)
     return RoundTrip(rotary, rows) if same else None

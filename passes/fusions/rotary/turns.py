@@ -49,10 +49,10 @@ def _halves(site: Site, value: ir.Value, x: ir.Value) -> Turn | None:
 
 
 def _pairs(site: Site, value: ir.Value, x: ir.Value) -> Turn | None:
-    reshape = site.producer(value, "Reshape")
-    concat = None if reshape is None else site.producer(reshape.inputs[0], "Concat")
-    if reshape is None or concat is None or len(concat.inputs) != 2:
+    nodes = site.chain(value, "Reshape", "Concat")
+    if nodes is None or len(nodes[1].inputs) != 2:
         return None
+    reshape, concat = nodes
     if not last_axis(site, concat, concat.outputs[0]):
         return None
     odd, even = (added_column(site, column) for column in concat.inputs)
