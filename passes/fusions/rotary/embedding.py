@@ -22,11 +22,9 @@ and the offset 0 where they are the same for all of the batch.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from leptonc.passes.fusions.rotary.emit import TYPES, embed
 from leptonc.passes.fusions.rotary.layout import find_heads
-from leptonc.passes.fusions.rotary.products import Rotation, by_halves, by_pairs
+from leptonc.passes.fusions.rotary.products import Rotation, by_products
 from leptonc.passes.fusions.rotary.tables import Table, find_table
 from leptonc.passes.fusions.rotary.turns import find_turn
 from leptonc.passes.rewriting.build import Build
@@ -34,8 +32,6 @@ from leptonc.passes.rewriting.rule import Rewritten, Rule
 from leptonc.passes.rewriting.scalars import read_outside
 from leptonc.passes.rewriting.site import Site, commuted
 from leptonc.passes.targets import GENERIC, ORT_CPU, ORT_CUDA
-
-Find = Callable[[Site], Rotation | None]
 
 
 def _by_turn(site: Site) -> Rotation | None:
@@ -54,11 +50,8 @@ def _by_turn(site: Site) -> Rotation | None:
     return None
 
 
-_FORMS: dict[str, Find] = {"Add": _by_turn, "Concat": by_halves, "Reshape": by_pairs}
-
-
 def _rotation(site: Site) -> Rotation | None:
-    return _FORMS[site.node.op_type](site)
+    return _by_turn(site) if site.node.op_type == "Add" else by_products(site)
 
 
 def _shared(site: Site) -> Rotation | None:
@@ -109,7 +102,7 @@ def _rewrite(site: Site, match: Rotation, build: Build) -> Rewritten:
 
 
 _ORT = frozenset({ORT_CPU, ORT_CUDA})
-_ANCHORS = tuple(_FORMS)
+_ANCHORS = ("Add", "Concat", "Reshape")
 
 RULES = (
     Rule("rotary", _ANCHORS, _rotation, _check, _rewrite, frozenset({GENERIC}), opset=23),
