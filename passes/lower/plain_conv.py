@@ -7,7 +7,8 @@ On CUDA the engine computes FusedConv in float32 alone, and Conv in float16 too.
 
 from __future__ import annotations
 
-from leptonc.passes.rewriting.build import AttributeValue, Build
+from leptonc.passes.graph.insertion import AttributeValue
+from leptonc.passes.rewriting.build import Build
 from leptonc.passes.rewriting.rule import Rewritten, Rule
 from leptonc.passes.rewriting.rule_pass import RulePass
 from leptonc.passes.rewriting.site import Site

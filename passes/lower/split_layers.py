@@ -18,8 +18,10 @@ import onnx_ir as ir
 
 from leptonc.passes.base import Firing, PassStats
 from leptonc.passes.graph.constants import constant
-from leptonc.passes.graph.insertion import Insertion, take_over
-from leptonc.passes.graph.structure import Names, count_nodes
+from leptonc.passes.graph.editing import take_over
+from leptonc.passes.graph.insertion import Insertion
+from leptonc.passes.graph.names import Names
+from leptonc.passes.graph.structure import count_nodes
 from leptonc.passes.pipeline import Context
 
 MICROSOFT = "com.microsoft"

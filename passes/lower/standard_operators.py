@@ -34,11 +34,6 @@ def _anything(site: Site) -> str:
     return site.node.op_type
 
 
-def _no_reason(site: Site, match: str) -> str | None:
-    del site, match
-    return None
-
-
 def _bias_gelu(site: Site, match: str, build: Build) -> Rewritten:
     out = site.node.outputs[0]
     value, bias = site.node.inputs[0], site.input(1)
@@ -132,7 +127,7 @@ RULES: tuple[Rule[Any], ...] = (
         "standard-gelu",
         ("com.microsoft.BiasGelu", "com.microsoft.FastGelu"),
         _anything,
-        _no_reason,
+        None,
         _bias_gelu,
         opset=20,
     ),

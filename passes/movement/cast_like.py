@@ -21,15 +21,10 @@ def _known(site: Site) -> ir.DataType | None:
     return None if dtype == ir.DataType.UNDEFINED else dtype
 
 
-def _no_obstacle(site: Site, match: ir.DataType) -> str | None:
-    del site, match
-    return None
-
-
 def _cast(site: Site, match: ir.DataType, build: Build) -> Rewritten:
     attributes = attributes_of(site.node, to=match.value)
     out = site.node.outputs[0]
     return {out: build.op("Cast", [site.input(0)], attributes, like=out)}
 
 
-RULES = (Rule("cast-like-known", ("CastLike",), _known, _no_obstacle, _cast),)
+RULES = (Rule("cast-like-known", ("CastLike",), _known, None, _cast),)

@@ -28,7 +28,8 @@ from leptonc.passes.fusions.attention.standard import (
     with_past,
     without_join,
 )
-from leptonc.passes.rewriting.build import AttributeValue, Build
+from leptonc.passes.graph.insertion import AttributeValue
+from leptonc.passes.rewriting.build import Build
 from leptonc.passes.rewriting.rule import Rewritten, Rule
 from leptonc.passes.rewriting.site import Site
 from leptonc.passes.targets import ORT_CPU, ORT_CUDA
