@@ -18,7 +18,7 @@ from leptonc.passes.rewriting.build import Build
 from leptonc.passes.rewriting.rule import Rewritten, Rule
 from leptonc.passes.rewriting.scalars import kept_dtype, number, read_outside
 from leptonc.passes.rewriting.site import Site, commuted
-from leptonc.passes.targets import GENERIC, ORT_CPU, ORT_CUDA
+from leptonc.passes.targets import NOT_PRIMITIVE
 
 # From here on tanh is 1 in float32.
 _SATURATED = 10.0
@@ -66,14 +66,4 @@ def _rewrite(site: Site, match: Mish, build: Build) -> Rewritten:
     return {output: build.op("Mish", [match.x], like=output)}
 
 
-RULES = (
-    Rule(
-        "mish",
-        ("Mul",),
-        _pattern,
-        _check,
-        _rewrite,
-        targets=frozenset({GENERIC, ORT_CPU, ORT_CUDA}),
-        opset=18,
-    ),
-)
+RULES = (Rule("mish", ("Mul",), _pattern, _check, _rewrite, NOT_PRIMITIVE, opset=18),)

@@ -18,14 +18,14 @@ from typing import Any
 
 import onnx_ir as ir
 
-from leptonc.passes.fusions.linear.read import OPSET
+from leptonc.passes.fusions.linear.read import OPSET, extreme
 from leptonc.passes.rewriting.build import Build, attributes_of
 from leptonc.passes.rewriting.rule import Rewritten, Rule
 from leptonc.passes.rewriting.site import Site, commuted
-from leptonc.passes.targets import ORT_CPU, ORT_CUDA
+from leptonc.passes.targets import ORT, ORT_CPU
 
 _MICROSOFT = "com.microsoft"
-_FUSED = "com.microsoft.FusedMatMul"
+_PRODUCTS = ("MatMul", "com.microsoft.FusedMatMul")
 
 _CPU_TYPES = frozenset({ir.DataType.FLOAT})
 _CUDA_TYPES = frozenset({ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16})
@@ -138,7 +138,7 @@ def _pair(node: ir.Node) -> tuple[ir.Value, ir.Value] | None:
 
 def _after_pattern(site: Site) -> Scaled | None:
     for value, by in commuted(site.node):
-        product = site.producer(value, "MatMul", _FUSED)
+        product = site.producer(value, *_PRODUCTS)
         inputs = None if product is None else _pair(product)
         factor = None if product is None else _factor(site, site.node, value, by)
         if product is not None and inputs is not None and factor is not None:
@@ -161,13 +161,9 @@ def _before_pattern(site: Site) -> Scaled | None:
 
 
 def _scaled_check(site: Site, match: Scaled) -> str | None:
-    reason = _unfit(site, match.product)
-    if reason is not None:
-        return reason
-    if not 2.0**-40 <= abs(match.factor) <= 2.0**40:
-        return f"the factor {match.factor} is 0, not finite, or of an extreme size"
     inner = match.product if match.scale is site.node else match.scale
-    return site.read_elsewhere(inner.outputs[0], (site.node,))
+    reason = _unfit(site, match.product) or extreme(match.factor)
+    return reason or site.read_elsewhere(inner.outputs[0], (site.node,))
 
 
 def _scaled_rewrite(site: Site, match: Scaled, build: Build) -> Rewritten:
@@ -199,46 +195,41 @@ def _activation_rewrite(site: Site, gemm: ir.Node, build: Build) -> Rewritten:
     return {output: made}
 
 
-_ORT = frozenset({ORT_CPU, ORT_CUDA})
-
-TRANSPOSE = Rule(
-    name="fused-matmul-transpose",
-    anchors=("MatMul", _FUSED),
-    pattern=_turned_pattern,
-    check=_turned_check,
-    rewrite=_turned_rewrite,
-    targets=_ORT,
-    opset=OPSET,
+RULES = (
+    Rule(
+        "fused-matmul-transpose",
+        _PRODUCTS,
+        _turned_pattern,
+        _turned_check,
+        _turned_rewrite,
+        ORT,
+        opset=OPSET,
+    ),
+    Rule(
+        "fused-matmul-scale",
+        ("Mul", "Div"),
+        _after_pattern,
+        _scaled_check,
+        _scaled_rewrite,
+        ORT,
+        opset=OPSET,
+    ),
+    Rule(
+        "scale-fused-matmul",
+        _PRODUCTS,
+        _before_pattern,
+        _scaled_check,
+        _scaled_rewrite,
+        ORT,
+        opset=OPSET,
+    ),
+    Rule(
+        "gemm-activation",
+        tuple(_ACTIVATIONS),
+        _activation_pattern,
+        _activation_check,
+        _activation_rewrite,
+        frozenset({ORT_CPU}),
+        opset=OPSET,
+    ),
 )
-
-SCALE_AFTER = Rule(
-    name="fused-matmul-scale",
-    anchors=("Mul", "Div"),
-    pattern=_after_pattern,
-    check=_scaled_check,
-    rewrite=_scaled_rewrite,
-    targets=_ORT,
-    opset=OPSET,
-)
-
-SCALE_BEFORE = Rule(
-    name="scale-fused-matmul",
-    anchors=("MatMul", _FUSED),
-    pattern=_before_pattern,
-    check=_scaled_check,
-    rewrite=_scaled_rewrite,
-    targets=_ORT,
-    opset=OPSET,
-)
-
-ACTIVATION = Rule(
-    name="gemm-activation",
-    anchors=tuple(_ACTIVATIONS),
-    pattern=_activation_pattern,
-    check=_activation_check,
-    rewrite=_activation_rewrite,
-    targets=frozenset({ORT_CPU}),
-    opset=OPSET,
-)
-
-RULES = (TRANSPOSE, SCALE_AFTER, SCALE_BEFORE, ACTIVATION)

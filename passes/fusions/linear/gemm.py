@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from leptonc.passes.fusions.linear.read import FLOATS, OPSET, is_row, known_tensor, wide_row
+from leptonc.passes.fusions.linear.read import OPSET, is_row, known_tensor, no_floats, wide_row
 from leptonc.passes.rewriting.build import Build, attributes_of
 from leptonc.passes.rewriting.rule import Rewritten, Rule
 from leptonc.passes.rewriting.site import Site, commuted
@@ -48,14 +48,13 @@ def _sum_pattern(site: Site) -> Sum | None:
 
 def _sum_check(site: Site, match: Sum) -> str | None:
     product = match.product
-    output = product.outputs[0]
-    dtype = site.facts.dtype(output)
-    if dtype not in FLOATS:
-        return f"{output.name!r} is no tensor of floating-point numbers"
     columns = _columns(site, product)
+    reason = no_floats(site.at(product))
+    if reason is not None:
+        return reason
     if not _broadcasts(site, match.addend, _rows(site, product), columns):
         return f"{match.addend.name!r} is not known to broadcast to the product"
-    reason = site.read_elsewhere(output, (site.node,))
+    reason = site.read_elsewhere(product.outputs[0], (site.node,))
     if reason is not None:
         return reason
     bias = _bias(product)
@@ -130,15 +129,12 @@ def _turned_pattern(site: Site) -> dict[int, ir.Node] | None:
 
 
 def _turned_check(site: Site, turns: dict[int, ir.Node]) -> str | None:
-    if site.facts.dtype(site.node.outputs[0]) not in FLOATS:
-        return f"{site.node.outputs[0].name!r} is no tensor of floating-point numbers"
+    reason = no_floats(site)
     for turn in turns.values():
         if turn.inputs[0] is None:
             return "the Transpose has no input"
-        reason = site.read_elsewhere(turn.outputs[0], (site.node,))
-        if reason is not None:
-            return reason
-    return None
+        reason = reason or site.read_elsewhere(turn.outputs[0], (site.node,))
+    return reason
 
 
 def _turned_rewrite(site: Site, turns: dict[int, ir.Node], build: Build) -> Rewritten:
@@ -153,22 +149,14 @@ def _turned_rewrite(site: Site, turns: dict[int, ir.Node], build: Build) -> Rewr
     return {output: build.op("Gemm", inputs, attributes, like=output)}
 
 
-MATMUL_ADD = Rule(
-    name="matmul-add-gemm",
-    anchors=("Add",),
-    pattern=_sum_pattern,
-    check=_sum_check,
-    rewrite=_sum_rewrite,
-    opset=OPSET,
+RULES = (
+    Rule(
+        "transpose-gemm",
+        ("MatMul", "Gemm"),
+        _turned_pattern,
+        _turned_check,
+        _turned_rewrite,
+        opset=OPSET,
+    ),
+    Rule("matmul-add-gemm", ("Add",), _sum_pattern, _sum_check, _sum_rewrite, opset=OPSET),
 )
-
-TRANSPOSE_MATMUL = Rule(
-    name="transpose-gemm",
-    anchors=("MatMul", "Gemm"),
-    pattern=_turned_pattern,
-    check=_turned_check,
-    rewrite=_turned_rewrite,
-    opset=OPSET,
-)
-
-RULES = (TRANSPOSE_MATMUL, MATMUL_ADD)

@@ -40,7 +40,7 @@ from leptonc.passes.fusions.linear.read import (
 from leptonc.passes.rewriting.build import Build
 from leptonc.passes.rewriting.rule import Rewritten, Rule
 from leptonc.passes.rewriting.site import Site
-from leptonc.passes.targets import GENERIC, ORT_CPU, ORT_CUDA
+from leptonc.passes.targets import NOT_PRIMITIVE, ORT_CPU
 
 # The most rows for which packing is faster in ONNX Runtime on a CPU.
 _FEW_ROWS = 16
@@ -221,14 +221,8 @@ def _packed_bias(build: Build, layers: tuple[Linear, ...]) -> ir.Value:
     return build.weight(sources, pack, dtype=dtype, shape=(sum(widths),))
 
 
-PACK = Rule(
-    name="packed-linear",
-    anchors=("MatMul", "Gemm"),
-    pattern=_pattern,
-    check=_check,
-    rewrite=_rewrite,
-    targets=frozenset({GENERIC, ORT_CPU, ORT_CUDA}),
-    opset=OPSET,
+RULES = (
+    Rule(
+        "packed-linear", ("MatMul", "Gemm"), _pattern, _check, _rewrite, NOT_PRIMITIVE, opset=OPSET
+    ),
 )
-
-RULES = (PACK,)

@@ -139,22 +139,7 @@ def _move_rewrite(site: Site, match: Rows, build: Build) -> Rewritten:
     return {output: _matmul(site, match.layer, shaped, build)}
 
 
-BOTH = Rule(
-    name="reshape-gemm-reshape",
-    anchors=("Reshape",),
-    pattern=_pattern,
-    check=_check,
-    rewrite=_rewrite,
-    opset=OPSET,
+RULES = (
+    Rule("reshape-gemm-reshape", ("Reshape",), _pattern, _check, _rewrite, opset=OPSET),
+    Rule("gemm-reshape", ("Reshape",), _pattern, _move_check, _move_rewrite, opset=OPSET),
 )
-
-ONE = Rule(
-    name="gemm-reshape",
-    anchors=("Reshape",),
-    pattern=_pattern,
-    check=_move_check,
-    rewrite=_move_rewrite,
-    opset=OPSET,
-)
-
-RULES = (BOTH, ONE)

@@ -23,7 +23,9 @@ import numpy as np
 import onnx_ir as ir
 
 from leptonc.passes.fusions.linear.read import (
+    LARGEST,
     OPSET,
+    SMALLEST,
     WIDE,
     Array,
     Linear,
@@ -39,16 +41,13 @@ from leptonc.passes.fusions.linear.read import (
 from leptonc.passes.rewriting.build import Build
 from leptonc.passes.rewriting.rule import Rewritten, Rule
 from leptonc.passes.rewriting.site import Site, commuted
-from leptonc.passes.targets import GENERIC, ORT_CPU, ORT_CUDA, PRIMITIVE
+from leptonc.passes.targets import NOT_PRIMITIVE, PRIMITIVE
 
 # Nodes that move elements, and change none.
 _MOVES = ("Reshape", "Transpose", "Squeeze", "Unsqueeze", "Identity")
 
 # The most nodes between a factor and the layer that takes it.
 _FARTHEST = 8
-
-# Sizes of factors whose product with a weight stays in the range of float32.
-_SMALLEST, _LARGEST = 2.0**-40, 2.0**40
 
 
 @dataclass(frozen=True)
@@ -133,7 +132,7 @@ def _unfit(factor: ir.Value, layer: Linear) -> str | None:
     if dtype not in WIDE or tensor.dtype != dtype:
         return f"a weight of type {dtype.name} would be rounded once more"
     sizes = np.abs(tensor.numpy().astype(np.float64))
-    if not bool(np.all((sizes >= _SMALLEST) & (sizes <= _LARGEST))):
+    if not bool(np.all((sizes >= SMALLEST) & (sizes <= LARGEST))):
         return f"{factor.name!r} is 0, not finite, or of an extreme size"
     return None
 
@@ -237,24 +236,16 @@ def _before_rewrite(site: Site, match: Fed, build: Build) -> Rewritten:
     return {site.node.outputs[0]: made}
 
 
-AFTER = Rule(
-    name="linear-scale",
-    anchors=("Mul", "Div"),
-    pattern=_after_pattern,
-    check=_after_check,
-    rewrite=_after_rewrite,
-    opset=OPSET,
+RULES = (
+    Rule("linear-scale", ("Mul", "Div"), _after_pattern, _after_check, _after_rewrite, opset=OPSET),
+    Rule(
+        name="scale-linear",
+        anchors=("MatMul", "Gemm"),
+        pattern=_before_pattern,
+        check=_before_check,
+        rewrite=_before_rewrite,
+        # The factor is as a rule that of a normalisation, which `primitive` leaves to the engine.
+        targets=NOT_PRIMITIVE,
+        opset=OPSET,
+    ),
 )
-
-BEFORE = Rule(
-    name="scale-linear",
-    anchors=("MatMul", "Gemm"),
-    pattern=_before_pattern,
-    check=_before_check,
-    rewrite=_before_rewrite,
-    # The factor is as a rule that of a normalisation, which `primitive` leaves to the engine.
-    targets=frozenset({GENERIC, ORT_CPU, ORT_CUDA}),
-    opset=OPSET,
-)
-
-RULES = (AFTER, BEFORE)

@@ -26,7 +26,7 @@ from leptonc.passes.fusions.norm.parts import broadcasts
 from leptonc.passes.rewriting.build import Build
 from leptonc.passes.rewriting.rule import Rewritten, Rule
 from leptonc.passes.rewriting.site import Site, commuted
-from leptonc.passes.targets import GENERIC, ORT_CPU, ORT_CUDA
+from leptonc.passes.targets import NOT_PRIMITIVE
 
 Array = np.ndarray[Any, Any]
 
@@ -213,6 +213,6 @@ RULES = (
         _cast_check,
         _without_casts,
         # Elsewhere the operator may compute in the type of its input.
-        targets=frozenset({GENERIC, ORT_CPU, ORT_CUDA}),
+        targets=NOT_PRIMITIVE,
     ),
 )

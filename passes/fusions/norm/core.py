@@ -33,7 +33,7 @@ from leptonc.passes.rewriting.build import Build
 from leptonc.passes.rewriting.rule import Rewritten, Rule
 from leptonc.passes.rewriting.scalars import read_outside
 from leptonc.passes.rewriting.site import Site, commuted
-from leptonc.passes.targets import GENERIC, ORT_CPU, ORT_CUDA
+from leptonc.passes.targets import NOT_PRIMITIVE, ORT
 
 FLOATS = {
     ir.DataType.FLOAT: np.float32,
@@ -206,8 +206,6 @@ def _instance(site: Site, match: Normalised, build: Build) -> Rewritten:
 
 
 _ANCHORS = ("Div", "Mul")
-_ORT = frozenset({ORT_CPU, ORT_CUDA})
-
 RULES = (
     Rule("instance-norm", _ANCHORS, _per_instance, _instance_check, _instance),
     Rule(
@@ -224,7 +222,7 @@ RULES = (
         _normalised(centre=False),
         last_axes_check,
         _emit("RMSNormalization"),
-        targets=frozenset({GENERIC, *_ORT}),
+        NOT_PRIMITIVE,
         opset=23,
     ),
     Rule(
@@ -233,6 +231,6 @@ RULES = (
         _normalised(centre=False),
         last_axes_check,
         _emit("SimplifiedLayerNormalization"),
-        targets=_ORT,
+        ORT,
     ),
 )

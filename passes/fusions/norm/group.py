@@ -170,13 +170,7 @@ def _group(site: Site, match: Grouped, build: Build) -> Rewritten:
 
 RULES = (
     Rule(
-        "group-norm",
-        ("Reshape",),
-        _grouped,
-        _grouped_check,
-        _group,
-        targets=frozenset({GENERIC}),
-        opset=21,
+        "group-norm", ("Reshape",), _grouped, _grouped_check, _group, frozenset({GENERIC}), opset=21
     ),
     Rule("channel-norm-affine", ("Mul", "Add"), _channels, _channels_check, _take_channels),
 )

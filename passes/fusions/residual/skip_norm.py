@@ -25,6 +25,7 @@ from leptonc.passes.rewriting.site import Site, commuted
 from leptonc.passes.targets import ORT_CUDA
 
 _RMS = ("RMSNormalization", "SimplifiedLayerNormalization")
+_ANCHORS = ("LayerNormalization", *_RMS)
 
 
 @dataclass(frozen=True)
@@ -118,13 +119,4 @@ def _rewrite(site: Site, match: Skip, build: Build) -> Rewritten:
     return {out: made[0], total: made[3]}
 
 
-RULES = (
-    Rule(
-        "skip-norm",
-        ("LayerNormalization", *_RMS),
-        _pattern,
-        _check,
-        _rewrite,
-        targets=frozenset({ORT_CUDA}),
-    ),
-)
+RULES = (Rule("skip-norm", _ANCHORS, _pattern, _check, _rewrite, frozenset({ORT_CUDA})),)

@@ -31,7 +31,7 @@ from leptonc.passes.rewriting.build import Build
 from leptonc.passes.rewriting.rule import Rewritten, Rule
 from leptonc.passes.rewriting.scalars import read_outside
 from leptonc.passes.rewriting.site import Site, commuted
-from leptonc.passes.targets import GENERIC, ORT_CPU, ORT_CUDA
+from leptonc.passes.targets import GENERIC, ORT
 
 
 def _by_turn(site: Site) -> Rotation | None:
@@ -101,11 +101,10 @@ def _rewrite(site: Site, match: Rotation, build: Build) -> Rewritten:
     return {out: embed(site, build, x, known, match.heads, pairs=pairs, like=out)}
 
 
-_ORT = frozenset({ORT_CPU, ORT_CUDA})
 _ANCHORS = ("Add", "Concat", "Reshape")
 
 RULES = (
     Rule("rotary", _ANCHORS, _rotation, _check, _rewrite, frozenset({GENERIC}), opset=23),
-    Rule("rotary-shared", _ANCHORS, _shared, _check, _rewrite, _ORT),
-    Rule("rotary", _ANCHORS, _per_batch, _check, _rewrite, _ORT, opset=23),
+    Rule("rotary-shared", _ANCHORS, _shared, _check, _rewrite, ORT),
+    Rule("rotary", _ANCHORS, _per_batch, _check, _rewrite, ORT, opset=23),
 )

@@ -25,7 +25,7 @@ from leptonc.passes.rewriting.build import Build
 from leptonc.passes.rewriting.reuse import ints
 from leptonc.passes.rewriting.rule import Rewritten, Rule
 from leptonc.passes.rewriting.site import Site
-from leptonc.passes.targets import GENERIC, ORT_CPU, ORT_CUDA
+from leptonc.passes.targets import GENERIC, NOT_PRIMITIVE
 
 _SWAP = (0, 2, 1, 3)
 
@@ -105,19 +105,12 @@ def _round_trip(site: Site) -> RoundTrip | None:
     return RoundTrip(rotary, rows) if same else None
 
 
-def _no_obstacle(site: Site, match: RoundTrip) -> str | None:
-    del site, match
-    return None
-
-
 def _direct(site: Site, match: RoundTrip, build: Build) -> Rewritten:
     out = site.node.outputs[0]
     return {out: match.rotary.again(build, match.rows, out)}
 
 
-_TARGETS = frozenset({GENERIC, ORT_CPU, ORT_CUDA})
-
 RULES = (
-    Rule("rotary-before-heads", OPERATORS, _swapped, _check, _rewrite, _TARGETS),
-    Rule("rotary-rows", OPERATORS, _round_trip, _no_obstacle, _direct, _TARGETS),
+    Rule("rotary-before-heads", OPERATORS, _swapped, _check, _rewrite, NOT_PRIMITIVE),
+    Rule("rotary-rows", OPERATORS, _round_trip, None, _direct, NOT_PRIMITIVE),
 )
