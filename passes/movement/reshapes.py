@@ -48,8 +48,10 @@ def _known(site: Site) -> Relabelled | None:
         before = site.facts.symbolic(value)
         if value is None or before is None:
             continue
+        # x itself, behind one Reshape or two.
         if before == dims:
             return Relabelled(value, None)
+        # A constant target of a single Reshape stays.
         if value is source and constant(site.input(1)) is not None:
             continue
         target = _target(before, dims)

@@ -48,6 +48,7 @@ def _softplus(site: Site, value: ir.Value | None, x: ir.Value) -> tuple[ir.Node,
         return None
     if node.op_type == "Softplus":
         return (node,) if node.inputs[0] is x else None
+    # where(x > t, x, softplus(x)).
     above = site.producer(node.inputs[0], "Greater")
     if above is None or above.inputs[0] is not x or node.inputs[1] is not x:
         return None

@@ -105,11 +105,13 @@ def _pool_check(site: Site, match: Padded) -> str | None:
     total = _total(match, pads)
     if any(pad >= kernel[index % spatial] for index, pad in enumerate(total)):
         return "a window could see nothing but padding"
+    # AveragePool: with zeros, which are counted.
     if node.op_type == "AveragePool":
         if match.value != 0.0:
             return f"it pads with {match.value}"
         counted = node.attributes.get_int("count_include_pad", 0)
         return None if counted or not any(pads) else "its own padding does not count, zeros do"
+    # MaxPool: with what is never the largest.
     if match.value == float("-inf"):
         return None
     positive = site.producer(match.source, *_NOT_NEGATIVE) is not None

@@ -59,6 +59,7 @@ def _check(site: Site, match: Factors) -> str | None:
         return None
     if site.tensor(match.bias) is None:
         return "the bias is no constant"
+    # 0 * C goes.
     if match.beta == 0.0:
         finite = bool(np.all(np.isfinite(known_tensor(match.bias).numpy())))
         return None if finite else "the bias is not finite"

@@ -95,10 +95,12 @@ def _with_source(
     nodes = found.inner
     if squared is not found.source:
         squared, nodes = (wide.source, (*nodes, *wide.nodes)) if wide.nodes else (squared, nodes)
+    # c = x.
     if not centre:
         if squared is not found.source or centred(site, squared, found.axes) is not None:
             return None
         return Normalised(squared, found.scale, found.axes, found.epsilon, nodes)
+    # c = x - m(x).
     top, again = centred(site, found.source, found.axes), centred(site, squared, found.axes)
     if top is None or again is None or top.source is not again.source:
         return None

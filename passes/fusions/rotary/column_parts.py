@@ -69,8 +69,10 @@ def joined(site: Site, value: ir.Value) -> Joined | None:
     concat = site.producer(value if reshape is None else reshape.inputs[0], "Concat")
     if concat is None or len(concat.inputs) != 2 or not last_axis(site, concat, concat.outputs[0]):
         return None
+    # Halves.
     if reshape is None:
         return Joined(concat.inputs[0], concat.inputs[1], False, (concat,))
+    # Pairs.
     first, second = (_added_column(site, column) for column in concat.inputs)
     if first is None or second is None:
         return None
