@@ -130,33 +130,25 @@ def _factor(site: Site, scale: ir.Node, value: ir.Value, by: ir.Value) -> float 
     return 1.0 / number if number else math.inf
 
 
-def _pair(node: ir.Node) -> tuple[ir.Value, ir.Value] | None:
-    if len(node.inputs) != 2 or node.inputs[0] is None or node.inputs[1] is None:
-        return None
-    return node.inputs[0], node.inputs[1]
-
-
 def _after_pattern(site: Site) -> Scaled | None:
     for value, by in commuted(site.node):
         product = site.producer(value, *_PRODUCTS)
-        inputs = None if product is None else _pair(product)
-        factor = None if product is None else _factor(site, site.node, value, by)
-        if product is not None and inputs is not None and factor is not None:
-            return Scaled(product, inputs, site.node, factor)
+        factor = _factor(site, site.node, value, by)
+        for inputs in commuted(product):
+            if product is not None and factor is not None:
+                return Scaled(product, inputs, site.node, factor)
     return None
 
 
 def _before_pattern(site: Site) -> Scaled | None:
-    pair = _pair(site.node)
-    if pair is None:
-        return None
-    for index, value in enumerate(pair):
-        scale = site.producer(value, "Mul", "Div")
-        for source, by in commuted(scale):
-            factor = None if scale is None else _factor(site, scale, source, by)
-            if scale is not None and factor is not None:
-                inputs = (source, pair[1]) if index == 0 else (pair[0], source)
-                return Scaled(site.node, inputs, scale, factor)
+    for left, right in commuted(site.node):
+        for index, value in enumerate((left, right)):
+            scale = site.producer(value, "Mul", "Div")
+            for source, by in commuted(scale):
+                factor = None if scale is None else _factor(site, scale, source, by)
+                if scale is not None and factor is not None:
+                    inputs = (source, right) if index == 0 else (left, source)
+                    return Scaled(site.node, inputs, scale, factor)
     return None
 
 

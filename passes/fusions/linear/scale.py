@@ -138,31 +138,36 @@ def _unfit(factor: ir.Value, layer: Linear) -> str | None:
 
 
 def _after_rewrite(site: Site, match: Scaled, build: Build) -> Rewritten:
-    layer = match.layer
-    factor = known_tensor(match.factor)
-    columns = layer.sizes[1]
-
-    def scale(array: Array, by: Array) -> Array:
-        row = by.reshape(-1, 1) if layer.transposed else by.reshape(-1)
-        return array / row if match.divides else array * row
+    layer, columns = match.layer, match.layer.sizes[1]
 
     def scale_row(array: Array, by: Array) -> Array:
         row = wide_row(array, columns)
         return row / by.reshape(-1) if match.divides else row * by.reshape(-1)
 
-    tensor = layer.tensor
-    weight = build.weight(
-        (tensor, factor), scale, dtype=tensor.dtype, shape=tuple(tensor.shape.numpy())
-    )
+    weight = _scaled_weight(build, layer, match.factor, divides=match.divides, inputs=False)
     bias = None
     if layer.bias is not None:
-        source = known_tensor(layer.bias)
+        source, factor = known_tensor(layer.bias), known_tensor(match.factor)
         bias = build.weight((source, factor), scale_row, dtype=source.dtype, shape=(columns,))
     value = emit(build, layer, layer.input, weight, bias)
     for node, index in reversed(match.path):
         inputs = [*node.inputs[:index], value, *node.inputs[index + 1 :]]
         value = build.again(node, inputs, like=node.outputs[0])
     return {site.node.outputs[0]: value}
+
+
+def _scaled_weight(
+    build: Build, layer: Linear, factor: ir.Value, *, divides: bool, inputs: bool
+) -> ir.Value:
+    """Make the weight of `layer` times or by a number for each of its inputs, or of its outputs."""
+    tensor = layer.tensor
+
+    def scale(array: Array, by: Array) -> Array:
+        row = by.reshape(-1, 1) if layer.transposed != inputs else by.reshape(-1)
+        return array / row if divides else array * row
+
+    shape = tuple(tensor.shape.numpy())
+    return build.weight((tensor, known_tensor(factor)), scale, dtype=tensor.dtype, shape=shape)
 
 
 @dataclass(frozen=True)
@@ -219,20 +224,9 @@ def _takes_factor(site: Site, node: ir.Node, value: ir.Value) -> bool:
 
 
 def _before_rewrite(site: Site, match: Fed, build: Build) -> Rewritten:
-    layer, tensor = match.layer, match.layer.tensor
     divides = match.by.op_type == "Div"
-
-    def scale(array: Array, by: Array) -> Array:
-        row = by.reshape(-1) if layer.transposed else by.reshape(-1, 1)
-        return array / row if divides else array * row
-
-    weight = build.weight(
-        (tensor, known_tensor(match.factor)),
-        scale,
-        dtype=tensor.dtype,
-        shape=tuple(tensor.shape.numpy()),
-    )
-    made = emit(build, layer, match.source, weight, layer.bias)
+    weight = _scaled_weight(build, match.layer, match.factor, divides=divides, inputs=True)
+    made = emit(build, match.layer, match.source, weight, match.layer.bias)
     return {site.node.outputs[0]: made}
 
 

@@ -22,7 +22,7 @@ import numpy as np
 import onnx_ir as ir
 
 from leptonc.passes.fusions.norm.core import FLOATS
-from leptonc.passes.fusions.norm.parts import broadcasts
+from leptonc.passes.fusions.norm.parts import broadcasts, is_all
 from leptonc.passes.rewriting.build import Build
 from leptonc.passes.rewriting.rule import Rewritten, Rule
 from leptonc.passes.rewriting.site import Site, commuted
@@ -98,7 +98,7 @@ def _obstacle(site: Site, match: Affine, present: ir.Value | None) -> str | None
         return f"{weight.name!r} is not known to be of the shape of the normalised axes"
     if tensor is None and own != sizes:
         return f"{weight.name!r} is no constant, and not of the shape of the normalised axes"
-    if present is not None and not (before is not None and _is_one(before)):
+    if present is not None and not is_all(before, 1.0):
         if tensor is None or before is None:
             return f"{present.name!r} and {weight.name!r} are not both constant"
         if before.dtype != ir.DataType.FLOAT:
@@ -116,10 +116,6 @@ def _scale_check(site: Site, match: Affine) -> str | None:
 
 def _bias_check(site: Site, match: Affine) -> str | None:
     return _obstacle(site, match, bias_of(match.norm))
-
-
-def _is_one(tensor: ir.TensorProtocol) -> bool:
-    return bool((tensor.numpy() == 1).all())
 
 
 def _combined(
@@ -148,7 +144,7 @@ def _spread(array: Array, sizes: tuple[int, ...]) -> Array:
 def _take_scale(site: Site, match: Affine, build: Build) -> Rewritten:
     norm, out = match.norm, site.node.outputs[0]
     scale = site.tensor(norm.inputs[1])
-    present = None if scale is None or _is_one(scale) else scale
+    present = None if is_all(scale, 1.0) else scale
     weight = _combined(site, match, build, present, np.multiply)
     return {out: build.again(norm, [norm.inputs[0], weight], like=norm.outputs[0])}
 
@@ -190,7 +186,7 @@ def _cast_check(site: Site, match: Between) -> str | None:
     if norm.attributes.get_int("stash_type", 1) != ir.DataType.FLOAT.value:
         return "the normalisation does not compute in float32"
     scale = site.tensor(norm.inputs[1])
-    if scale is None or not _is_one(scale) or bias_of(norm) is not None:
+    if not is_all(scale, 1.0) or bias_of(norm) is not None:
         return "the scale is applied before the cast"
     return site.read_elsewhere(norm.outputs[0], (site.node,)) or used_statistics(norm)
 

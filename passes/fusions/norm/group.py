@@ -23,6 +23,7 @@ import numpy as np
 import onnx_ir as ir
 
 from leptonc.passes.fusions.norm.core import FLOATS
+from leptonc.passes.fusions.norm.parts import is_all
 from leptonc.passes.graph.constants import constant
 from leptonc.passes.rewriting.build import Build
 from leptonc.passes.rewriting.rule import Rewritten, Rule
@@ -76,16 +77,12 @@ def _channels_check(site: Site, match: Channels) -> str | None:
         return "the scale or the bias is no constant"
     if scale.size != bias.size or match.numbers.size not in (1, scale.size):
         return "the scale or the bias is not one number per channel"
-    neutral = _all(scale, 1.0) and _all(bias, 0.0)
+    neutral = is_all(scale, 1.0) and is_all(bias, 0.0)
     if match.numbers.dtype != ir.DataType.FLOAT and not neutral and site.node.op_type == "Mul":
         return "two weights in half precision would be rounded once more"
-    if match.numbers.dtype != ir.DataType.FLOAT and not _all(bias, 0.0):
+    if match.numbers.dtype != ir.DataType.FLOAT and not is_all(bias, 0.0):
         return "two weights in half precision would be rounded once more"
     return site.read_elsewhere(norm.outputs[0], (site.node,))
-
-
-def _all(tensor: ir.TensorProtocol, number: float) -> bool:
-    return bool((tensor.numpy() == number).all())
 
 
 def _take_channels(site: Site, match: Channels, build: Build) -> Rewritten:
@@ -139,7 +136,7 @@ def _grouped_check(site: Site, match: Grouped) -> str | None:
     if facts.dtype(match.source) not in FLOATS:
         return "the element type is not float32 or float16"
     scale, bias = (constant(value) for value in norm.inputs[1:3])
-    if scale is None or bias is None or not (_all(scale, 1.0) and _all(bias, 0.0)):
+    if not (is_all(scale, 1.0) and is_all(bias, 0.0)):
         return "the scale or the bias within the groups is not neutral"
     return read_outside(site, (norm, match.split))
 
