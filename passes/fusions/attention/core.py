@@ -1,6 +1,6 @@
 """Recognises an attention.
 
-    context = softmax(scores) @ V        scores: see attention_scores.py
+    context = softmax(scores) @ V        scores: see `scores`
 
 The Softmax goes over the last axis. Around it exporters write a Cast to float32 and back, in
 half precision, and after it a guard that turns the NaN of a row without any key into zeros:

@@ -1,6 +1,6 @@
 """A BatchNormalization before a convolution or a linear layer, in its weights.
 
-With s and t per input channel as in `conv_affine`, and W_c the part of W for channel c:
+With s and t per input channel as in `affine`, and W_c the part of W for channel c:
 
     Conv(s*x + t, W) + b  =  Conv(x, s*W) + (b + sum over c and positions of t_c * W_c)
 

@@ -15,7 +15,7 @@ The second Reshape must give back the dimensions of `x`, with N for K. That is k
 where at most one dimension is open (the rest follows, the number of elements being the same),
 and otherwise from sizes by name.
 
-It saves a node and the shape arithmetic, at no cost in time (see linear_gemm), and lets
+It saves a node and the shape arithmetic, at no cost in time (see `gemm`), and lets
 the rules for attention see the layer in one form. A weight that is stored transposed for transB
 is stored the other way round; one that somebody else reads too is left as it is.
 """

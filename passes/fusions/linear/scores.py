@@ -5,7 +5,7 @@
 
 For scores of attention, [B, H, S, S], from queries and keys of [B, H, S, D]: with D < S the
 factor is applied to fewer elements. Only where all sizes are known to be numbers and an operand
-is really smaller. ONNX Runtime's own product takes the factor itself (see linear_fused), and
+is really smaller. ONNX Runtime's own product takes the factor itself (see `engine_products`), and
 engines that fuse attention look for it at the scores: so for `generic` only.
 """
 

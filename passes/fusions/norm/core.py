@@ -8,7 +8,7 @@ With m the mean over trailing axes, e a small constant, and v = m(c^2):
 c^2 is Pow(c, 2) or Mul(c, c). The division is Div by Sqrt, or Mul by the Reciprocal of it, or a
 Pow by 0.5 or -0.5. The difference may be computed twice, and the deviation in a wider type. A
 scale may be multiplied in before the division. Scale and bias that follow are taken in by the
-rules of `norm_affine`.
+rules of `affine`.
 
 Over all axes after `[N, C]` the first form is InstanceNormalization too, whose scale is per
 channel. It is chosen where there are two such axes or more, unless a scale of their shape

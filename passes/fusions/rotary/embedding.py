@@ -4,8 +4,8 @@ A rotation turns the pair of columns (a, b) by the angle t to
 
     (a cos t - b sin t, b cos t + a sin t)
 
-Exporters write it with T, the quarter turn (a, b) -> (-b, a) (see `rotary_turns`), and tables
-that hold each column twice (see `rotary_tables`); or product by product (see `rotary_products`):
+Exporters write it with T, the quarter turn (a, b) -> (-b, a) (see `turns`), and tables
+that hold each column twice (see `tables`); or product by product (see `products`):
 
     x * cos + T(x) * sin                            ->  RotaryEmbedding(x, cos', sin')
     Concat(a * cos' - b * sin', b * cos' + a * sin')  ->  RotaryEmbedding(x, cos', sin')
