@@ -26,6 +26,7 @@ from leptonc.compiler.sources.source import Source, open_source
 from leptonc.compiler.targets import targets_of, with_profiles
 from leptonc.compiler.verification.blame import Suspects
 from leptonc.compiler.verification.comparison import Tolerance
+from leptonc.compiler.verification.finite_answers import require_finite
 from leptonc.compiler.verification.proof import prove, verification
 from leptonc.compiler.verification.shape_probe import probe_dimensions
 from leptonc.compiler.verification.trials import Trial, TrialResult, reference_trials
@@ -180,15 +181,20 @@ def open_and_export(settings: CompileSettings, stages: Stages) -> Subject:
     """Open the source, compute the right answers, and export it; nothing is rewritten yet."""
     with stages.stage("load", "load the source"):
         source = open_source(settings.source, inputs=settings.inputs)
+    if stages.console is not None:
+        for note in source.notes:
+            stages.console.print(f"  note: {note}", highlight=False, markup=False)
     with stages.stage("reference", "run the source at each shape"):
         trials = reference_trials(source)
     with stages.stage("export", "export to ONNX"):
         exported = export(source, list(trials[0].expected), opset=settings.opset)
     if source.graph is not None:
         # The file's own graph stays as it is: it is the reference.
+        require_finite(exported.model, trials)
         model = exported.model.clone()
         settle_outputs(model, trials)
         return Subject(source, trials, exported, model)
+    require_finite(exported.model, trials)
     with stages.stage("probe", "try other shapes on the export"):
         probe_dimensions(exported.model, source, trials, settings.exact)
     return Subject(source, trials, exported, exported.model)

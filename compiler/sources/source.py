@@ -72,6 +72,7 @@ class Source:
             the source brings none.
         evaluate: The recipe's own evaluation of a function from inputs to outputs; None when
             the source brings none.
+        notes: What the user should know of how it was read, a sentence each.
     """
 
     kind: SourceKind
@@ -86,6 +87,7 @@ class Source:
     weight_bytes: int = 0
     calibration_data: Callable[[], UserData] | None = None
     evaluate: Evaluate | None = None
+    notes: tuple[str, ...] = ()
 
 
 def open_source(spec: str, *, inputs: Path | None = None) -> Source:
