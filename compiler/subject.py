@@ -13,6 +13,7 @@ from leptonc.compiler.export.onnx_export import ExportedGraph, export
 from leptonc.compiler.settings.compile_settings import CompileSettings
 from leptonc.compiler.sources.opening import open_source
 from leptonc.compiler.sources.source import Source
+from leptonc.compiler.verification.finite_answers import require_finite
 from leptonc.compiler.verification.shape_probe import probe_dimensions
 from leptonc.compiler.verification.trials import Trial, reference_trials
 
@@ -31,10 +32,14 @@ def open_and_export(settings: CompileSettings, stages: Stages) -> Subject:
     """Open the source, compute the right answers, and export it; nothing is rewritten yet."""
     with stages.stage("load", "load the source"):
         source = open_source(settings.source, inputs=settings.inputs)
+    if stages.console is not None:
+        for note in source.notes:
+            stages.console.print(f"  note: {note}", highlight=False, markup=False)
     with stages.stage("reference", "run the source at each shape"):
         trials = reference_trials(source)
     with stages.stage("export", "export to ONNX"):
         exported = export(source, list(trials[0].expected), opset=settings.opset)
+    require_finite(exported.model, trials)
     if source.graph is not None:
         # The file's own graph stays as it is: it is the reference.
         model = exported.model.clone()

@@ -69,6 +69,7 @@ class Source:
             the source brings none.
         evaluate: The recipe's own evaluation of a function from inputs to outputs; None when
             the source brings none.
+        notes: What the user should know of how it was read, a sentence each.
     """
 
     kind: SourceKind
@@ -83,3 +84,4 @@ class Source:
     weight_bytes: int = 0
     calibration_data: Callable[[], UserData] | None = None
     evaluate: Evaluate | None = None
+    notes: tuple[str, ...] = ()
