@@ -14,9 +14,9 @@ import numpy as np
 import onnx_ir as ir
 
 from leptonc.compiler.errors import SourceError
-from leptonc.compiler.export.onnx_export import LINE_KEY
 from leptonc.compiler.running.graph_runner import GraphRunner
 from leptonc.compiler.verification.trials import Trial
+from leptonc.passes.pipeline import LINE_KEY
 from leptonc.runtime.arrays import Arrays
 
 # Inner values that one run returns: the whole graph at once may not fit in memory.
