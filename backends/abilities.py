@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from leptonc.backends.base import Target
+from leptonc.passes.pipeline import LINE_KEY
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
     from leptonc.runtime.artifact.manifest import Variant
     from leptonc.runtime.artifact.reader import Artifact
-
-LINE_KEY = "leptonc.line"
 
 
 @dataclass(frozen=True)

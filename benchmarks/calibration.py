@@ -18,9 +18,9 @@ from contenders import ROOT
 
 from leptonc.compiler.calibration.observe import observe_ranges
 from leptonc.compiler.console.progress import Stages
-from leptonc.compiler.driver import open_and_export
-from leptonc.compiler.observed_graph import ObservedGraph
+from leptonc.compiler.running.graph_runner import GraphRunner
 from leptonc.compiler.settings.resolve import resolve_settings
+from leptonc.compiler.subject import open_and_export
 from leptonc.passes.ranges.table import Ranges
 from leptonc.passes.schedule import canonicalize
 
@@ -43,7 +43,7 @@ def main() -> None:
     settings = resolve_settings(str(ROOT / "models" / f"{CASE.recipe}.py"), {})
     subject = open_and_export(settings, Stages())
     canonicalize(subject.model, target="ort-cpu")
-    plain = ObservedGraph(subject.model, [])
+    plain = GraphRunner(subject.model, [])
     seconds: dict[str, list[float]] = {"plain": [], "calibrate": []}
     memory = 0
     ranges: Ranges | None = None
@@ -86,7 +86,7 @@ def _write(path: Path, samples: int, seed: int) -> None:
     np.savez(path, **arrays(Case(CASE.recipe, samples, CASE.sequence), seed))  # type: ignore[arg-type]
 
 
-def _plain(run: ObservedGraph, data: Path, samples: int) -> float:
+def _plain(run: GraphRunner, data: Path, samples: int) -> float:
     print(f"plain inference of {samples} samples", file=sys.stderr)
     started = 0.0
     with np.load(data) as whole:

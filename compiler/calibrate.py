@@ -11,13 +11,12 @@ from typing import Any
 from leptonc.compiler.calibration.data import require_data
 from leptonc.compiler.calibration.observe import Report, observe_ranges
 from leptonc.compiler.console.progress import Stages, peak_bytes
-from leptonc.compiler.driver import open_and_export
 from leptonc.compiler.errors import UsageError
+from leptonc.compiler.job import wanted_plugins
 from leptonc.compiler.settings.calibration_settings import CalibrationSettings
-from leptonc.passes import PASSES
+from leptonc.compiler.subject import open_and_export
 from leptonc.passes.errors import RangesError
 from leptonc.passes.pipeline import run_passes
-from leptonc.passes.plugins import load_plugins
 from leptonc.passes.ranges.table import Ranges, read_ranges, write_ranges
 from leptonc.passes.schedule import canonicalize
 from leptonc.passes.simplify import Simplify
@@ -74,7 +73,7 @@ def calibrate(
     stages = stages or Stages()
     _require_ready(settings)
     model_settings = settings.model
-    plugins = load_plugins([one.name for one in PASSES]) if model_settings.plugins else ()
+    plugins = wanted_plugins(model_settings)
     subject = open_and_export(model_settings, stages)
     with stages.stage("optimize", "rewrite the graph to its canonical form"):
         if model_settings.simplify:

@@ -1,25 +1,27 @@
-"""Rewrites an exported graph for its target: fused, and quantised where that was asked for."""
+"""Rewrites an exported graph for its target: fused, and in the precision that was asked for."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any
 
 import onnx_ir as ir
 
-from leptonc.backends.base import Backend, Target
-from leptonc.compiler.accuracy.candidates import settle
-from leptonc.compiler.accuracy.stage import Settled
-from leptonc.compiler.console.progress import Stages
-from leptonc.compiler.lowering import Lowered, lower
-from leptonc.compiler.quantization.float_graph import account, float_graph, quantized
-from leptonc.compiler.settings.compile_settings import QUANTIZED, CompileSettings
-from leptonc.compiler.sources.source import Source
-from leptonc.compiler.verification.trials import Trial
+from leptonc.backends.base import Target
+from leptonc.compiler.accuracy.search import SearchResult
+from leptonc.compiler.accuracy.stage import settle
+from leptonc.compiler.job import Job
+from leptonc.compiler.manifest import quantization_entry
+from leptonc.compiler.quantization.float_graph import float_graph, quantized
+from leptonc.compiler.settings.compile_settings import QUANTIZED
+from leptonc.passes import optimize
 from leptonc.passes.base import PassStats
-from leptonc.passes.plugins import Plugin
+from leptonc.passes.lower.plain_conv import PLAIN_CONVOLUTION
+from leptonc.passes.lower.standard_operators import STANDARD_OPERATORS
+from leptonc.passes.pipeline import Context, Pass, run_passes
+from leptonc.passes.precision.half_types import HALF_TYPES
+from leptonc.passes.precision.precision import Precision
+from leptonc.passes.schedule import summary
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,63 +29,62 @@ class Rewritten:
     """A graph that is ready to be built.
 
     Attributes:
-        lowered: The graph, and what led to it.
-        about: What the manifest says of its quantisation; empty where there is none.
-        settled: How its plan was settled; None where nothing is quantised.
+        target: What it is for.
+        model: The graph.
+        passes: What each pass did to it.
+        quantization: What the manifest says of its layers; empty where nothing is quantised.
+        missed: The search that found no mix of layers that keeps the goals, if there was one.
     """
 
-    lowered: Lowered
-    about: dict[str, Any]
-    settled: Settled | None = None
+    target: Target
+    model: ir.Model
+    passes: tuple[PassStats, ...]
+    quantization: dict[str, Any] = field(default_factory=dict)
+    missed: SearchResult | None = None
 
 
-def rewrite(
-    model: ir.Model,
-    source: Source,
-    trials: Sequence[Trial],
-    settings: CompileSettings,
-    target: Target,
-    *,
-    backend: Backend,
-    folder: Path,
-    stages: Stages,
-    plugins: tuple[Plugin, ...] = (),
-    before: tuple[PassStats, ...] = (),
-    measure: bool = False,
-) -> Rewritten:
-    """Rewrite `model` for `target`.
+def rewrite(job: Job, model: ir.Model, before: tuple[PassStats, ...] = ()) -> Rewritten:
+    """Rewrite `model`, as exported, in place for the target of `job`.
 
     Args:
-        model: As exported; changed in place.
-        source: What it was exported from.
-        trials: Of the verification.
-        settings: What the user asked for.
-        target: What to build for.
-        backend: Builds candidates of a search.
-        folder: For their weights.
-        stages: Shows and times what is done.
-        plugins: Passes of others.
-        before: What was done to `model` already.
-        measure: Measure each quantised layer, for --explain.
+        job: What to do, and what for.
+        model: The graph.
+        before: What was done to it already.
     """
-    if target.precision not in QUANTIZED:
-        with stages.stage("optimize", "rewrite the graph"):
-            return Rewritten(lower(model, target, plugins, before), {})
-    floats = float_graph(model, source, settings, target, stages, plugins=plugins)
-    floats, settled = settle(
-        floats,
-        settings,
-        source,
-        trials,
-        target,
-        backend=backend,
-        folder=folder,
-        stages=stages,
-        measure=measure,
+    if job.target.precision not in QUANTIZED:
+        with job.stages.stage("optimize", "rewrite the graph"):
+            return Rewritten(job.target, model, _lowered(job, model, before))
+    settled = settle(job, float_graph(job, model))
+    with job.stages.stage("quantize", "quantise"):
+        made, done = quantized(settled.floats, job.target)
+    search = settled.search
+    return Rewritten(
+        job.target,
+        made,
+        (*before, *settled.floats.passes, *done),
+        quantization_entry(job.settings, settled),
+        None if search is None or search.reached else search,
     )
-    with stages.stage("quantize", "quantise"):
-        made, done = quantized(floats, settled.plan, target)
-    about = account(settings, floats, settled.plan)
-    passes = (*before, *floats.passes, *done)
-    lowered = Lowered(target, made, passes)
-    return Rewritten(lowered, settled.joined(about), settled)
+
+
+def _lowered(job: Job, model: ir.Model, before: tuple[PassStats, ...]) -> tuple[PassStats, ...]:
+    """Rewrite in place in floats, and return all that was done.
+
+    The graph is first brought into the form that the engine runs best, in float32, and then
+    into the precision: rules that know normalisation and attention then see no casts between
+    their nodes.
+    """
+    target = job.target
+    if target.row.standard_operators:
+        before = (*before, *run_passes(model, (STANDARD_OPERATORS,)))
+    stats = (*before, *optimize(model, target=target.platform, plugins=job.plugins))
+    if target.precision not in HALF_TYPES:
+        return stats
+    narrowed = run_passes(model, _narrowing(target), Context(target.platform))
+    cleaned = optimize(model, target=target.platform, plugins=job.plugins)
+    return summary((*stats, *narrowed, *cleaned))
+
+
+def _narrowing(target: Target) -> tuple[Pass, ...]:
+    narrow = Precision(target.precision)
+    return (PLAIN_CONVOLUTION, narrow) if target.row.plain_convolutions else (narrow,)

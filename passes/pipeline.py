@@ -19,7 +19,8 @@ from leptonc.passes.graph.structure import all_nodes
 from leptonc.passes.graph.validity import Interface, find_problem
 from leptonc.passes.targets import GENERIC
 
-STAMP = "leptonc.pass"
+# Notes on nodes: the pass that made or changed it last, and the line of the user's that it is of.
+PASS_KEY, LINE_KEY = "leptonc.pass", "leptonc.line"
 
 _Fingerprint = tuple[str, str, tuple[ir.Value | None, ...], tuple[ir.Attr, ...]]
 
@@ -74,7 +75,7 @@ def run_passes(
     """Run `passes` in order on `model`, in place.
 
     A node that a pass created or changed carries the name of the last such pass in
-    `metadata_props["leptonc.pass"]`, so that a difference can be traced to it.
+    `metadata_props[PASS_KEY]`, so that a difference can be traced to it.
 
     Raises:
         ModelError: `model` is invalid before the first pass.
@@ -171,7 +172,7 @@ def _stamp(
     for node, new in after.items():
         old = before.get(node)
         if old is None or _differs(old, new):
-            node.metadata_props[STAMP] = stats.name
+            node.metadata_props[PASS_KEY] = stats.name
             rewritten.append(node.name or "")
     removed = tuple(node.name or "" for node in before if node not in after)
     return replace(stats, removed=removed, rewritten=tuple(rewritten))

@@ -9,3 +9,7 @@ GENERIC, PRIMITIVE, ORT_CPU, ORT_CUDA = "generic", "primitive", "ort-cpu", "ort-
 # ort-cpu: ONNX Runtime's own operators where they are measured to be faster on a CPU.
 # ort-cuda: ONNX Runtime's own operators wherever there is one.
 TARGETS = (GENERIC, PRIMITIVE, ORT_CPU, ORT_CUDA)
+
+# Those with operators of ONNX Runtime, and those that do not fuse by themselves.
+ORT = frozenset({ORT_CPU, ORT_CUDA})
+NOT_PRIMITIVE = frozenset({GENERIC, *ORT})

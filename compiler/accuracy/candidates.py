@@ -1,110 +1,65 @@
-"""Joins the accuracy stage to a compile: what it needs of the settings, the source and the engine."""
+"""Candidates of an accuracy search: graphs of one model under one plan after the other."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import replace
 from importlib import metadata
-from pathlib import Path
 
-from leptonc.backends.base import Backend, Payload, Target
-from leptonc.compiler.accuracy.stage import (
-    AccuracyOptions,
-    QuantizedSubject,
-    Settled,
-    settle_plan,
-)
-from leptonc.compiler.calibration.held_samples import read_samples
-from leptonc.compiler.console.progress import Stages
+import numpy as np
+
+from leptonc.backends.base import Payload
+from leptonc.compiler.job import Job
+from leptonc.compiler.measure.layer_seconds import estimated_seconds, layer_seconds
 from leptonc.compiler.quantization.float_graph import FloatGraph, quantized
-from leptonc.compiler.quantization.recovery import recovered
-from leptonc.compiler.settings.compile_settings import CompileSettings
-from leptonc.compiler.sources.source import Source
-from leptonc.compiler.verification.trials import Trial
-from leptonc.passes.quantize.plan import QuantizationPlan
+from leptonc.compiler.running.graph_runner import node_seconds
+from leptonc.passes.quantize.plan import QuantizationPlan, find_layers
 
 ENGINES = ("onnxruntime", "numpy", "leptonc")
 
 
-def settle(
-    floats: FloatGraph,
-    settings: CompileSettings,
-    source: Source,
-    trials: Sequence[Trial],
-    target: Target,
-    *,
-    backend: Backend,
-    folder: Path,
-    stages: Stages,
-    measure: bool = False,
-) -> tuple[FloatGraph, Settled]:
-    """Win accuracy back and keep the goals of `settings`.
+class Candidates:
+    """Builds and times them."""
 
-    Args:
-        floats: The float graph with its plan; smoothing changes the graph in place.
-        settings: With the goals.
-        source: The model; without calibration data nothing is won back.
-        trials: Of the verification.
-        target: What to build for.
-        backend: Builds for it.
-        folder: For the weights of candidates; must outlive what is returned.
-        stages: Shows and times what is done.
-        measure: Measure each layer also where there is no goal.
+    def __init__(self, job: Job, floats: FloatGraph) -> None:
+        """Begin with none.
 
-    Returns:
-        The float graph as it is now, and the plan for it.
-    """
-    samples = None
-    # Without goals the data is read for recovery alone, and a table may stand for it.
-    if source.calibration_data is not None and (settings.recovery or settings.goals):
-        with stages.stage("samples", "read calibration samples"):
-            samples = read_samples(floats.model, source)
-    if settings.recovery and samples is not None:
-        floats = recovered(floats, samples, stages)
-    subject = QuantizedSubject(
-        floats.model,
-        floats.plan,
-        floats.ranges,
-        _Candidates(floats, target, backend, folder),
-        _engine(target),
-        timed=target.row.timed,
-    )
-    options = AccuracyOptions(
-        settings.goals,
-        settings.recovery,
-        measure,
-        _state_path(settings, target),
-    )
-    return floats, settle_plan(subject, options, source, trials, samples, stages=stages)
-
-
-def _state_path(settings: CompileSettings, target: Target) -> Path:
-    """Return where a search keeps its measurements: each of several targets has its own file."""
-    own = f".{target.name}" if len(settings.target) > 1 else ""
-    return settings.output.with_name(f"{settings.output.name}{own}.search.json")
-
-
-class _Candidates:
-    """Builds graphs of one model under one plan after the other."""
-
-    def __init__(self, floats: FloatGraph, target: Target, backend: Backend, folder: Path) -> None:
-        self._floats = floats
-        self._target = target
-        self._backend = backend
-        self._folder = folder
+        Args:
+            job: Says what to build for; its folder must outlive what is built.
+            floats: The float graph that plans are for.
+        """
+        target = job.target
+        self.floats = floats
+        # Whether what is built is what runs later, so that its times mean something.
+        self.timed = target.row.timed
+        self._job = job
         self._numbers = itertools.count()
 
-    def __call__(self, plan: QuantizationPlan) -> Payload:
-        model, _ = quantized(self._floats, plan, self._target)
-        if not self._target.row.timed:
+    def build(self, plan: QuantizationPlan) -> Payload:
+        """Make the engine's graph under a plan; under one without choices the float graph."""
+        target = self._job.target
+        model, _ = quantized(replace(self.floats, plan=plan), target)
+        if not target.row.timed:
             # It is built once, when the plan is settled; until then its graph with Q and DQ runs
             # on the CPU, as it is proven there.
             return Payload({"options": {}}, b"", (), {}, model)
-        folder = self._folder / f"candidate-{self._target.name}-{next(self._numbers)}"
+        folder = self._job.folder / f"candidate-{target.name}-{next(self._numbers)}"
         folder.mkdir()
-        return self._backend.build(model, self._target, folder)
+        return self._job.backend.build(model, target, folder)
 
+    def seconds(
+        self, plan: QuantizationPlan, inputs: Mapping[str, np.ndarray]
+    ) -> Mapping[str, float]:
+        """Return the seconds of each layer under a plan in one call, or an estimate of them."""
+        model = self.floats.model
+        if not self.timed:
+            return estimated_seconds(model, plan)
+        payload = self.build(plan)
+        return layer_seconds(payload.model(), find_layers(model), node_seconds(payload, inputs))
 
-def _engine(target: Target) -> Mapping[str, str]:
-    versions = {name: metadata.version(name) for name in ENGINES}
-    return {**versions, "target": target.name, "require": target.require}
+    def depend_on(self) -> dict[str, str]:
+        """Return what measurements depend on beside the graph: versions and target."""
+        target = self._job.target
+        versions = {name: metadata.version(name) for name in ENGINES}
+        return {**versions, "target": target.name, "require": target.require}

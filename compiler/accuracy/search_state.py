@@ -50,7 +50,10 @@ class SearchState:
                 raise ValueError("it is of another format")
             if found["binding"] != binding:
                 return cls(path, binding)
-            costs = tuple(LayerCost(**_numbers(entry)) for entry in found["costs"])
+            costs = tuple(
+                LayerCost(str(entry["layer"]), float(entry["noise"]), float(entry["saved"]))
+                for entry in found["costs"]
+            )
             evaluations = [_evaluation(entry) for entry in found["evaluations"]]
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise CalibrationError(
@@ -101,14 +104,6 @@ class SearchState:
             partial.replace(self.path)
         finally:
             partial.unlink(missing_ok=True)
-
-
-def _numbers(entry: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "layer": str(entry["layer"]),
-        "noise": float(entry["noise"]),
-        "saved": float(entry["saved"]),
-    }
 
 
 def _evaluation(entry: Mapping[str, Any]) -> Evaluation:

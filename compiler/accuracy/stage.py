@@ -1,274 +1,173 @@
-"""The stage of a compile that settles a quantisation plan: recovery, search, and what to tell.
+"""The stage of a compile that settles how a graph is quantised: recovery, then the search.
 
-It comes after a plan is made and before it is carried out:
-
-    settled = settle_plan(QuantizedSubject(model, plan, ranges, build), settings, ...)
-    -> settled.plan goes into the artifact; settled.entry into the manifest
+It comes after a plan is made and before it is carried out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import onnx_ir as ir
-
-from leptonc.backends.base import Payload
-from leptonc.compiler.accuracy.costs import Measured, binding, cost_table, layer_table, search_plan
-from leptonc.compiler.accuracy.search import MOST_EVALUATIONS, Evaluation, SearchResult
+from leptonc.compiler.accuracy.candidates import Candidates
+from leptonc.compiler.accuracy.costs import Measured
+from leptonc.compiler.accuracy.search import MOST_EVALUATIONS, Evaluation, SearchResult, search
 from leptonc.compiler.accuracy.search_state import SearchState
 from leptonc.compiler.accuracy.yardstick import Yardstick
-from leptonc.compiler.calibration.held_samples import CalibrationSamples
+from leptonc.compiler.calibration.held_samples import CalibrationSamples, read_samples
 from leptonc.compiler.console.progress import Stages
-from leptonc.compiler.errors import GateError
-from leptonc.compiler.measure.layer_seconds import estimated_seconds, layer_seconds
-from leptonc.compiler.plan_errors import plan_errors
+from leptonc.compiler.job import Job
+from leptonc.compiler.quantization.float_graph import FloatGraph
+from leptonc.compiler.quantization.layer_noise import plan_errors
+from leptonc.compiler.quantization.recovery import recovered
 from leptonc.compiler.quantization.weight_rounding import round_weights
-from leptonc.compiler.running.payload_runner import node_seconds
-from leptonc.compiler.settings.goals import Goal
-from leptonc.compiler.sources.source import Source
-from leptonc.compiler.verification.trials import Trial
+from leptonc.compiler.running.graph_runner import payload_runner
 from leptonc.passes.graph.fingerprint import fingerprint
-from leptonc.passes.quantize.plan import QuantizationPlan, find_layers
-from leptonc.passes.ranges.table import Ranges
+from leptonc.passes.quantize.plan import QuantizationPlan
 
-
-@dataclass(frozen=True, eq=False)
-class QuantizedSubject:
-    """A float graph with the plan to quantise it.
-
-    Attributes:
-        model: The float graph that the plan is for.
-        plan: How its layers are quantised.
-        ranges: For static layers; None where there are none.
-        build: Makes the engine's graph of a copy of `model` under a plan; under a plan without
-            choices the float graph.
-        engine: What the measurements depend on beside the graph: target and versions.
-        timed: Whether what `build` makes is what runs later, so that its times mean something.
-            Otherwise the multiplications of a layer stand for them.
-    """
-
-    model: ir.Model
-    plan: QuantizationPlan
-    ranges: Ranges | None
-    build: Callable[[QuantizationPlan], Payload]
-    engine: Mapping[str, str]
-    timed: bool = True
+# What a layer is kept in float for, as --explain shows it.
+KEPT_BY_SEARCH = "kept in float by the accuracy search"
 
 
 @dataclass(frozen=True, eq=False)
 class Settled:
-    """What became of a plan.
+    """How a graph will be quantised, and what that is based on.
 
     Attributes:
-        plan: To be carried out.
-        entry: For the manifest: each layer with what is known of it, the goals, the search.
+        floats: The float graph as it is now, with the plan to carry out.
+        measured: What is known of its layers; None where nothing was measured.
+        timed: Whether the times are those of the engine, and not estimates.
         search: How the plan was found; None without goals.
     """
 
-    plan: QuantizationPlan
-    entry: dict[str, Any]
+    floats: FloatGraph
+    measured: Measured | None = None
+    timed: bool = True
     search: SearchResult | None = None
 
-    def joined(self, about: Mapping[str, Any]) -> dict[str, Any]:
-        """Return what else is known of the quantisation together with the entry."""
-        own = {str(row["layer"]): row for row in self.entry["layers"]}
-        layers = [{**row, **own[str(row["layer"])]} for row in about["layers"]]
-        return {**about, **self.entry, "layers": layers}
 
-    @property
-    def missed(self) -> bool:
-        """Whether there were goals, and no plan reaches them."""
-        return self.search is not None and not self.search.reached
-
-
-@dataclass(frozen=True)
-class AccuracyOptions:
-    """What to do about accuracy.
-
-    Attributes:
-        goals: What the search keeps; without goals there is no search.
-        recovery: Smooth activations and round weights carefully.
-        measure: Measure each layer also without goals.
-        state: Where the search keeps what it has measured.
-    """
-
-    goals: tuple[Goal, ...]
-    recovery: bool
-    measure: bool
-    state: Path
-
-
-def settle_plan(
-    subject: QuantizedSubject,
-    options: AccuracyOptions,
-    source: Source,
-    trials: Sequence[Trial],
-    samples: CalibrationSamples | None,
-    *,
-    stages: Stages,
-) -> Settled:
+def settle(job: Job, floats: FloatGraph) -> Settled:
     """Win accuracy back, and find the fastest plan that keeps the goals.
 
     Args:
-        subject: The graph and its plan.
-        options: What to do.
-        source: The model, for its evaluation and its right answers.
-        trials: Of the verification.
-        samples: Calibration data; None leaves recovery out, and measures on the trials' inputs.
-        stages: Shows and times what is done.
+        job: With the goals. Without calibration data nothing is won back, and layers are measured
+            on the inputs of the trials.
+        floats: The float graph with its plan; smoothing changes the graph in place.
     """
-    work = _Work(subject, options, stages)
-    # First of all, because it finds out whether the goals mean anything.
-    seen = samples or CalibrationSamples(tuple(trial.inputs for trial in trials))
+    stages, goals, recovery = job.stages, job.settings.goals, job.settings.recovery
+    samples = None
+    # Without goals the data is read for recovery alone, and a table may stand for it.
+    if job.source.calibration_data is not None and (recovery or goals):
+        with stages.stage("samples", "read calibration samples"):
+            samples = read_samples(floats.model, job.source)
+    if recovery and samples is not None:
+        floats = recovered(floats, samples, stages)
+    candidates, inputs = Candidates(job, floats), job.trials[0].inputs
+    seen = samples or CalibrationSamples(tuple(trial.inputs for trial in job.trials))
     yardstick = None
-    if options.goals:
+    # Before anything is measured, because it finds out whether the goals mean anything.
+    if goals:
         with stages.stage("baseline", "measure the source by the goals"):
-            yardstick = Yardstick.of(options.goals, source, trials, seen.each)
+            yardstick = Yardstick.of(goals, job.source, job.trials, seen.each)
     in_float: Mapping[str, float] = {}
-    if options.goals or options.measure:
+    if goals or job.measure:
         with stages.stage("layers", "time each layer in float"):
-            in_float = work.seconds(QuantizationPlan(()), trials[0].inputs)
-    plan = subject.plan
-    if options.recovery and samples is not None:
+            in_float = candidates.seconds(QuantizationPlan(()), inputs)
+    if recovery and samples is not None:
         with stages.stage("round", "round weights by their outputs"):
-            plan = round_weights(subject.model, plan, samples)
-    if not options.goals and not options.measure:
-        return Settled(plan, work.entry(plan, None))
+            floats = replace(floats, plan=round_weights(floats.model, floats.plan, samples))
+    if not goals and not job.measure:
+        return Settled(floats)
     with stages.stage("sensitivity", "measure what each layer costs"):
-        measured = work.measured(plan, in_float, trials[0].inputs, seen)
+        errors = plan_errors(floats.model, floats.plan, floats.ranges, seen.each)
+        measured = Measured(errors, in_float, candidates.seconds(floats.plan, inputs))
     if yardstick is None:
-        return Settled(plan, work.entry(plan, measured))
+        return Settled(floats, measured, candidates.timed)
     with stages.stage("search", "search for the fastest that keeps the goals"):
-        found, result = work.search(plan, measured, yardstick, seen)
-    return Settled(found, work.entry(found, measured, result), result)
+        state = SearchState.open(_state_path(job), _binding(job, floats, candidates, seen))
+        _tell_resumed(stages, state)
+        if not state.costs:
+            state.keep_costs(measured.costs(floats.plan))
+        result = _searched(floats.plan, candidates, yardstick, state, stages)
+    plan = _in_float(floats.plan, result.best.floats)
+    return Settled(replace(floats, plan=plan), measured, candidates.timed, result)
 
 
-class _Work:
-    """What the steps of a settlement share."""
+def _searched(
+    plan: QuantizationPlan,
+    candidates: Candidates,
+    yardstick: Yardstick,
+    state: SearchState,
+    stages: Stages,
+) -> SearchResult:
+    """Search, keeping each measurement in `state`; goals may not be reached."""
+    done = 0
 
-    def __init__(self, subject: QuantizedSubject, options: AccuracyOptions, stages: Stages) -> None:
-        self._subject = subject
-        self._options = options
-        self._stages = stages
-        self._layers = find_layers(subject.model)
-
-    def seconds(
-        self, plan: QuantizationPlan, inputs: Mapping[str, np.ndarray]
-    ) -> Mapping[str, float]:
-        """Return the seconds of each layer in the graph of a plan, or an estimate of them."""
-        if not self._subject.timed:
-            return estimated_seconds(self._subject.model, plan)
-        payload = self._subject.build(plan)
-        return layer_seconds(payload.model(), self._layers, node_seconds(payload, inputs))
-
-    def measured(
-        self,
-        plan: QuantizationPlan,
-        in_float: Mapping[str, float],
-        inputs: Mapping[str, np.ndarray],
-        samples: CalibrationSamples,
-    ) -> Measured:
-        subject = self._subject
-        errors = plan_errors(subject.model, plan, subject.ranges, samples.each)
-        return Measured(errors, in_float, self.seconds(plan, inputs))
-
-    def search(
-        self,
-        plan: QuantizationPlan,
-        measured: Measured,
-        yardstick: Yardstick,
-        samples: CalibrationSamples,
-    ) -> tuple[QuantizationPlan, SearchResult]:
-        bound = binding(
-            {
-                "graph": asdict(fingerprint(self._subject.model)),
-                "plan": plan.to_json(),
-                "goals": [goal.text for goal in self._options.goals],
-                "samples": [digest.hex() for digest in samples.digests],
-                "source": yardstick.source.fingerprint,
-                "engine": dict(self._subject.engine),
-            }
-        )
-        state = SearchState.open(self._options.state, bound)
-        self._tell_resumed(state)
-        found = search_plan(
-            plan,
-            self._subject.build,
-            yardstick,
-            state,
-            lambda: measured.costs(plan),
-            report=self._tell,
-        )
-        if found[1].reached:
-            state.remove()
+    def evaluate(floats: frozenset[str]) -> Evaluation:
+        nonlocal done
+        found = state.find(floats)
+        if found is None:
+            payload = candidates.build(_in_float(plan, floats))
+            found = yardstick.measure(payload_runner(payload), floats)
+            state.keep(found)
+        done += 1
+        _tell(stages, done, found)
         return found
 
-    def entry(
-        self,
-        plan: QuantizationPlan,
-        measured: Measured | None,
-        result: SearchResult | None = None,
-    ) -> dict[str, Any]:
-        """Return what the manifest keeps."""
-        entry: dict[str, Any] = {"layers": layer_table(plan, self._layers, measured)}
-        if measured is not None:
-            entry["latency"] = "measured" if self._subject.timed else "estimated"
-        if result is not None:
-            entry["goals"] = [goal.text for goal in self._options.goals]
-            entry["reached"] = result.reached
-            entry["figures"] = _finite(result.best.figures)
-            entry["evaluations"] = len(result.evaluations)
-        return entry
-
-    def _tell_resumed(self, state: SearchState) -> None:
-        if self._stages.console is None:
-            return
-        if state.evaluations:
-            self._stages.console.print(
-                f"  going on with the search in {state.path}: "
-                f"{len(state.evaluations)} evaluations are known"
-            )
-        elif state.path.exists():
-            self._stages.console.print(
-                f"  {state.path} is the state of another search, and is replaced"
-            )
-
-    def _tell(self, done: int, evaluation: Evaluation) -> None:
-        if self._stages.console is None:
-            return
-        figures = ", ".join(f"{name}: {value:.5g}" for name, value in evaluation.figures.items())
-        kept = "kept" if evaluation.keeps else "missed"
-        self._stages.console.print(
-            f"  evaluation {done} of at most {MOST_EVALUATIONS}: "
-            f"{len(evaluation.floats)} layers in float, {figures} ({kept})",
-            highlight=False,
-        )
+    result = search(state.costs, evaluate)
+    if result.reached:
+        state.remove()
+    return result
 
 
-def best_effort_path(output: Path) -> Path:
-    """Return where the best candidate goes when none keeps the goals."""
-    return output.with_name(f"{output.stem}.best-effort{output.suffix}")
+def _in_float(plan: QuantizationPlan, floats: frozenset[str]) -> QuantizationPlan:
+    return plan.in_float(sorted(floats), KEPT_BY_SEARCH)
 
 
-def goals_missed(settled: Settled, output: Path) -> GateError:
-    """Return the error for goals that no plan reaches, with what each layer costs."""
-    assert settled.search is not None
-    best = settled.search.best
-    figures = "; ".join(f"{goal}: {value:.5g} at best" for goal, value in best.figures.items())
-    table = "\n    ".join(cost_table(settled.search))
-    return GateError(
-        f"no mix of quantised and float layers keeps the goals: {figures}\n    {table}",
-        where=f"{output} was not written; the best one is {best_effort_path(output)}",
-        fix="lower the goal, give more calibration data, or try another --quantization",
-    )
+def _state_path(job: Job) -> Path:
+    """Return where a search keeps its measurements: each of several targets has its own file."""
+    own = f".{job.target.name}" if len(job.settings.target) > 1 else ""
+    output = job.settings.output
+    return output.with_name(f"{output.name}{own}.search.json")
 
 
-def _finite(figures: Mapping[str, float]) -> dict[str, float | None]:
-    return {
-        name: float(f"{value:.6g}") if np.isfinite(value) else None
-        for name, value in sorted(figures.items())
+def _binding(
+    job: Job, floats: FloatGraph, candidates: Candidates, samples: CalibrationSamples
+) -> str:
+    """Return the digest of all that the measurements of a search depend on."""
+    parts = {
+        "graph": asdict(fingerprint(floats.model)),
+        "plan": floats.plan.to_json(),
+        "goals": [goal.text for goal in job.settings.goals],
+        "samples": [digest.hex() for digest in samples.digests],
+        "source": job.source.fingerprint,
+        "engine": candidates.depend_on(),
     }
+    text = json.dumps(parts, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _tell_resumed(stages: Stages, state: SearchState) -> None:
+    if stages.console is None:
+        return
+    if state.evaluations:
+        stages.console.print(
+            f"  going on with the search in {state.path}: "
+            f"{len(state.evaluations)} evaluations are known"
+        )
+    elif state.path.exists():
+        stages.console.print(f"  {state.path} is the state of another search, and is replaced")
+
+
+def _tell(stages: Stages, done: int, evaluation: Evaluation) -> None:
+    if stages.console is None:
+        return
+    figures = ", ".join(f"{name}: {value:.5g}" for name, value in evaluation.figures.items())
+    kept = "kept" if evaluation.keeps else "missed"
+    stages.console.print(
+        f"  evaluation {done} of at most {MOST_EVALUATIONS}: "
+        f"{len(evaluation.floats)} layers in float, {figures} ({kept})",
+        highlight=False,
+    )

@@ -18,9 +18,9 @@ import numpy as np
 import torch
 
 from leptonc.compiler.errors import CalibrationError
-from leptonc.compiler.sources.recipe import open_attribute
 from leptonc.compiler.sources.source import Source, UserData
 from leptonc.compiler.sources.torch_reference import as_array
+from leptonc.compiler.sources.user_modules import open_attribute
 
 _HOW = (
     "give data with --data (an .npz file, a folder of them, or module:iterable), or add "

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
 
 from leptonc.compiler.calibration.data import open_batches
-from leptonc.compiler.calibration.samples import find_cut, signature_from
+from leptonc.compiler.calibration.samples import find_cut
 from leptonc.compiler.export.interface import signature_of
-from leptonc.compiler.observed_graph import ObservedGraph
+from leptonc.compiler.running.graph_runner import GraphRunner
 from leptonc.compiler.sources.source import Source
 from leptonc.runtime.arrays import Arrays
 
@@ -42,34 +42,26 @@ class CalibrationSamples:
         return len(self.inputs)
 
 
-def read_samples(
-    model: ir.Model,
-    source: Source,
-    *,
-    data: str | None = None,
-    most: int = MOST_SAMPLES,
-    run: Callable[[Mapping[str, np.ndarray]], Arrays] | None = None,
-) -> CalibrationSamples:
-    """Return the first samples of the calibration data, checked and cut as calibration does it.
+def read_samples(model: ir.Model, source: Source) -> CalibrationSamples:
+    """Return the first samples of the source's data, checked and cut as calibration does it.
+
+    They are at most `MOST_SAMPLES`, and at most `MOST_BYTES`.
 
     Args:
         model: A float graph of the model.
         source: What it was exported from.
-        data: As `open_batches` takes it; None for the data of the recipe.
-        most: At most so many, and at most `MOST_BYTES` of them.
-        run: Computes the outputs of the model; None opens a session for it.
 
     Raises:
         CalibrationError: There is no data, or it cannot be right.
         RecipeError: The user's own code failed.
     """
-    batches = open_batches(data, source)
-    signature = signature_from(signature_of(model, source.axes))
-    cut = find_cut(source, signature, run or ObservedGraph(model, []))
+    batches = open_batches(None, source)
+    signature = signature_of(model, source.axes)
+    cut = find_cut(source, signature, GraphRunner(model, optimised=True))
     inputs: list[Arrays] = []
     digests: list[bytes] = []
     size = 0
-    for sample in cut.samples(batches, limit=most):
+    for sample in cut.samples(batches, limit=MOST_SAMPLES):
         inputs.append(sample.inputs)
         digests.append(sample.digest)
         size += sum(array.nbytes for array in sample.inputs.values())

@@ -16,10 +16,10 @@ import numpy as np
 import onnx_ir as ir
 
 from leptonc.compiler.calibration.data import open_batches
-from leptonc.compiler.calibration.samples import Cut, Sample, find_cut, signature_from
+from leptonc.compiler.calibration.samples import Cut, Sample, find_cut
 from leptonc.compiler.errors import CalibrationError
 from leptonc.compiler.export.interface import signature_of
-from leptonc.compiler.observed_graph import ObservedGraph
+from leptonc.compiler.running.graph_runner import GraphRunner
 from leptonc.compiler.settings.calibration_settings import Checkpoint
 from leptonc.compiler.sources.source import Source
 from leptonc.passes.facts.facts import infer_facts
@@ -119,13 +119,13 @@ class _Run:
         inputs = {value.name for value in model.graph.inputs}
         outputs = [str(value.name) for value in model.graph.outputs]
         inner = [each.name for each in tensors if each.name not in {*inputs, *outputs}]
-        runner = ObservedGraph(model, inner)
+        runner = GraphRunner(model, extra_outputs=inner, optimised=True)
 
         def answer(arrays: Mapping[str, np.ndarray]) -> Arrays:
             found = runner(arrays)
             return {name: found[name] for name in outputs}
 
-        signature = signature_from(signature_of(model, source.axes))
+        signature = signature_of(model, source.axes)
         cut = find_cut(source, signature, answer)
         run = cls(runner, cut, RangeTotals(graph, tensors, aliases, earlier))
         run._checkpoint, run._expected_chain = checkpoint, chain

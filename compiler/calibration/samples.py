@@ -191,25 +191,6 @@ def _digest(inputs: Mapping[str, np.ndarray]) -> bytes:
     return sink.digest()
 
 
-def signature_from(entry: Mapping[str, Any]) -> Signature:
-    """Return the signature that `leptonc.compiler.export.interface.signature_of` wrote down."""
-    return Signature(
-        *(
-            tuple(
-                TensorSpec(
-                    each["name"],
-                    each["dtype"],
-                    tuple(
-                        Dim(**size) if isinstance(size, dict) else size for size in each["shape"]
-                    ),
-                )
-                for each in entry[role]
-            )
-            for role in ("inputs", "outputs")
-        )
-    )
-
-
 def find_cut(source: Source, signature: Signature, run: Run) -> Cut:
     """Find out whether the first axis of the inputs is a batch, by trying.
 

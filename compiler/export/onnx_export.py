@@ -24,9 +24,9 @@ from leptonc.compiler.export.trace import trace
 from leptonc.compiler.sources.dimensions import DynamicAxes
 from leptonc.compiler.sources.source import Source
 from leptonc.compiler.sources.user_code import line_of_error, line_of_trace
+from leptonc.passes.pipeline import LINE_KEY
 
 DEFAULT_OPSET = 20
-LINE_KEY = "leptonc.line"
 _TRACE_KEY = "pkg.torch.onnx.stack_trace"
 _MISSING = re.compile(
     r"No (?:ONNX function|decompositions?)[^<]*(?:<OpOverload\(op=')?([\w.]+\.[\w.]+)"

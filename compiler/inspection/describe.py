@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -89,8 +90,8 @@ class Inspection:
         name: The model's name.
         compiled_by: The version of leptonc, or None for an .onnx file.
         signature: As in the manifest (docs/artifact-format.md).
-        source: Kind and fingerprint of what was compiled.
         variants: One per payload.
+        source: Kind and fingerprint of what was compiled.
         passes: What each pass did, as in the manifest.
         plugins: The passes of other distributions among them, as in the manifest.
         quantization: How each layer of each quantised variant is computed, as in the manifest.
@@ -105,13 +106,13 @@ class Inspection:
     name: str
     compiled_by: str | None
     signature: Mapping[str, Any]
-    source: Mapping[str, Any]
     variants: tuple[VariantSize, ...]
-    passes: tuple[Mapping[str, Any], ...]
-    plugins: tuple[Mapping[str, Any], ...]
-    quantization: Mapping[str, Any]
-    evidence: Mapping[str, Any]
-    sections: tuple[SectionSize, ...]
+    source: Mapping[str, Any] = field(default_factory=dict)
+    passes: tuple[Mapping[str, Any], ...] = ()
+    plugins: tuple[Mapping[str, Any], ...] = ()
+    quantization: Mapping[str, Any] = field(default_factory=dict)
+    evidence: Mapping[str, Any] = field(default_factory=dict)
+    sections: tuple[SectionSize, ...] = ()
 
     def to_json(self) -> dict[str, object]:
         """Return plain dicts, lists, strings and numbers."""
@@ -182,25 +183,17 @@ def _variants(path: Path, entries: Iterable[Mapping[str, Any]]) -> tuple[Variant
 
 def _plan(about: Mapping[str, Any], entry: Mapping[str, Any]) -> VariantSize:
     """Return what is known of a plan, which only its engine can read: its own weights."""
-    total = sum(weight["length"] for weight in entry["weights"])
-    weights = (
-        WeightSize(
-            weight["name"],
-            weight["dtype"],
-            tuple(weight["shape"]),
-            weight["length"],
-            weight["length"] / total if total else 0.0,
-        )
+    weights = _weights(
+        (weight["name"], weight["dtype"], tuple(weight["shape"]), weight["length"])
         for weight in entry["weights"]
     )
-    ordered = tuple(sorted(weights, key=lambda each: (-each.bytes, each.name)))
-    return VariantSize(entry["name"], about, entry["demands"], (), ordered)
+    return VariantSize(entry["name"], about, entry["demands"], (), weights)
 
 
 def _describe_onnx(path: Path) -> Inspection:
-    from leptonc.compiler.export.interface import signature_of
+    from leptonc.compiler.export.interface import signature_entry, signature_of
+    from leptonc.compiler.sources.files import require_file
     from leptonc.compiler.sources.onnx_file import read_onnx
-    from leptonc.compiler.sources.source import require_file
 
     require_file(path)
     model = read_onnx(path)
@@ -218,44 +211,31 @@ def _describe_onnx(path: Path) -> Inspection:
         verified=False,
         name=model.graph.name or path.stem,
         compiled_by=None,
-        signature=signature_of(model, {}),
-        source={},
+        signature=signature_entry(signature_of(model, {})),
         variants=(whole,),
-        passes=(),
-        plugins=(),
-        quantization={},
-        evidence={},
-        sections=(),
     )
 
 
 def _measure(
     name: str, about: Mapping[str, Any], demands: Mapping[str, Any], model: ir.Model
 ) -> VariantSize:
-    weights = _weights(model)
+    values = (value for graph in model.graphs() for value in graph.initializers.values())
+    tensors = ((str(value.name), value.const_value) for value in values)
+    weights = _weights(
+        (name, _dtype_text(tensor.dtype), tuple(tensor.shape.numpy()), tensor.nbytes)
+        for name, tensor in tensors
+        if tensor is not None
+    )
     sizes = {weight.name: weight.bytes for weight in weights}
     return VariantSize(name, about, demands, _operators(model, sizes), weights)
 
 
-def _weights(model: ir.Model) -> tuple[WeightSize, ...]:
-    tensors = [
-        (str(name), value.const_value)
-        for graph in (model.graph, *model.graph.subgraphs())
-        for name, value in graph.initializers.items()
-    ]
-    known = [(name, tensor) for name, tensor in tensors if tensor is not None]
-    total = sum(tensor.nbytes for _, tensor in known)
-    found = (
-        WeightSize(
-            name,
-            _dtype_text(tensor.dtype),
-            tuple(tensor.shape.numpy()),
-            tensor.nbytes,
-            tensor.nbytes / total if total else 0.0,
-        )
-        for name, tensor in known
-    )
-    return tuple(sorted(found, key=lambda each: (-each.bytes, each.name)))
+def _weights(known: Iterable[tuple[str, str, tuple[int, ...], int]]) -> tuple[WeightSize, ...]:
+    """Return weights given as name, element type, shape and bytes, the largest first."""
+    found = list(known)
+    total = sum(size for *_, size in found) or 1
+    weights = (WeightSize(*each, share=each[-1] / total) for each in found)
+    return tuple(sorted(weights, key=lambda each: (-each.bytes, each.name)))
 
 
 def _dtype_text(dtype: ir.DataType) -> str:
@@ -266,16 +246,11 @@ def _operators(model: ir.Model, sizes: Mapping[str, int]) -> tuple[OperatorSize,
     nodes: dict[str, int] = {}
     read: dict[str, int] = {}
     unread = dict(sizes)
-    for node in _all_nodes(model):
+    functions = model.functions.values()
+    for node in chain(model.graph.all_nodes(), *(each.all_nodes() for each in functions)):
         op = f"{node.domain}.{node.op_type}" if node.domain else node.op_type
         nodes[op] = nodes.get(op, 0) + 1
         mine = sum(unread.pop(str(value.name), 0) for value in node.inputs if value is not None)
         read[op] = read.get(op, 0) + mine
     found = (OperatorSize(op, count, read[op]) for op, count in nodes.items())
     return tuple(sorted(found, key=lambda each: (-each.weight_bytes, -each.nodes, each.op)))
-
-
-def _all_nodes(model: ir.Model) -> Iterable[ir.Node]:
-    yield from model.graph.all_nodes()
-    for function in model.functions.values():
-        yield from function.all_nodes()

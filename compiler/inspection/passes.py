@@ -1,18 +1,13 @@
-"""What each pass did to a graph: which rules fired, where, and why near misses did not.
-
-`record` is the entry of one run of one pass in the manifest. Counts are always complete. Of
-each kind (fired, near misses, removed, rewritten) an entry names at most `NAMED` nodes, the first
-ones, so that the manifest of any model stays small beside its weights.
-"""
+"""What each pass did to a graph: which rules fired, where, and why near misses did not."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -24,58 +19,10 @@ from leptonc.runtime.artifact.reader import open_artifact
 from leptonc.runtime.engines.loaders import DEMANDS
 from leptonc.runtime.errors import InputError
 
-if TYPE_CHECKING:
-    from leptonc.passes.base import PassStats
-
-NAMED = 1000
-
 # Names in one row of a table; `--json` has all that are recorded.
 SHOWN = 4
 
 Entry = Mapping[str, Any]
-
-
-def record(stats: PassStats) -> dict[str, Any]:
-    """Return the manifest's entry of one run of a pass."""
-    fired: dict[str, list[str]] = {}
-    for firing in stats.fired:
-        fired.setdefault(firing.rule, []).append(firing.node)
-    refused: dict[tuple[str, str], list[str]] = {}
-    for refusal in stats.refused:
-        refused.setdefault((refusal.rule, refusal.reason), []).append(refusal.node)
-    return {
-        "name": stats.name,
-        "counts": dict(stats.counts),
-        "nodes_before": stats.nodes_before,
-        "nodes_after": stats.nodes_after,
-        "fired": _named([({"rule": rule}, nodes) for rule, nodes in sorted(fired.items())]),
-        "refused": _named(
-            [
-                ({"rule": rule, "reason": reason}, nodes)
-                for (rule, reason), nodes in sorted(refused.items())
-            ]
-        ),
-        "refused_count": len(stats.refused),
-        "removed": _listed(stats.removed),
-        "rewritten": _listed(stats.rewritten),
-    }
-
-
-def _listed(nodes: Sequence[str]) -> dict[str, Any]:
-    return {"count": len(nodes), "nodes": list(nodes[:NAMED])}
-
-
-def _named(groups: Iterable[tuple[dict[str, str], Sequence[str]]]) -> list[dict[str, Any]]:
-    """Return the groups with their counts and nodes, until `NAMED` nodes are named."""
-    found: list[dict[str, Any]] = []
-    room = NAMED
-    for group, nodes in groups:
-        named = list(nodes[:room])
-        room -= len(named)
-        # A rule is listed when its nodes are not; a reason without a node helps nobody.
-        if named or "reason" not in group:
-            found.append({**group, "count": len(nodes), "nodes": named})
-    return found
 
 
 @dataclass(frozen=True)

@@ -119,42 +119,39 @@ def _about(variant: Mapping[str, Any]) -> Table:
 
 
 def _operators(operators: Sequence[Mapping[str, Any]]) -> Table:
-    table = Table("operator", box=None, pad_edge=False)
-    table.add_column("nodes", justify="right")
-    table.add_column("weights", justify="right")
-    for each in operators[:ROWS]:
+    table = _table("operator", right=("nodes", "weights"))
+    for each in _cut(operators, "op", "nodes", "weight_bytes"):
         table.add_row(escape(each["op"]), str(each["nodes"]), size_text(each["weight_bytes"]))
-    rest = operators[ROWS:]
-    if rest:
-        table.add_row(
-            f"{len(rest)} more",
-            str(sum(each["nodes"] for each in rest)),
-            size_text(sum(each["weight_bytes"] for each in rest)),
-        )
     return table
 
 
 def _weights(weights: Sequence[Mapping[str, Any]]) -> Table:
-    table = Table("weight", "type", box=None, pad_edge=False)
-    table.add_column("size", justify="right")
-    table.add_column("share", justify="right")
-    for each in weights[:ROWS]:
-        kind = f"{each['dtype']}{list(each['shape'])}"
+    table = _table("weight", "type", right=("size", "share"))
+    for each in _cut(weights, "name", "bytes", "share"):
+        kind = f"{each['dtype']}{list(each['shape'])}" if "dtype" in each else ""
         share = f"{each['share']:.1%}"
         table.add_row(escape(each["name"]), escape(kind), size_text(each["bytes"]), share)
-    rest = weights[ROWS:]
-    if rest:
-        table.add_row(
-            f"{len(rest)} more",
-            "",
-            size_text(sum(each["bytes"] for each in rest)),
-            f"{sum(each['share'] for each in rest):.1%}",
-        )
     return table
 
 
+def _table(*headings: str, right: Sequence[str] = ()) -> Table:
+    table = Table(*headings, box=None, pad_edge=False)
+    for heading in right:
+        table.add_column(heading, justify="right")
+    return table
+
+
+def _cut(rows: Sequence[Mapping[str, Any]], title: str, *sums: str) -> list[Mapping[str, Any]]:
+    """Return the first rows, and one with the sums of the others under the title "n more"."""
+    rest = rows[ROWS:]
+    if not rest:
+        return list(rows)
+    more = {key: sum(each[key] for each in rest) for key in sums}
+    return [*rows[:ROWS], {title: f"{len(rest)} more", **more}]
+
+
 def _passes(passes: Sequence[Mapping[str, Any]]) -> Table:
-    table = Table("pass", "nodes", "changes", box=None, pad_edge=False)
+    table = _table("pass", "nodes", "changes")
     for each in passes:
         nodes = f"{each['nodes_before']} to {each['nodes_after']}"
         table.add_row(each["name"], nodes, escape(_text(each["counts"])))
@@ -164,7 +161,7 @@ def _passes(passes: Sequence[Mapping[str, Any]]) -> Table:
 def _verification(verification: Mapping[str, Any]) -> Table:
     if not verification["verified"]:
         return _pairs({"not verified": verification["reason"]})
-    table = Table("shape", "output", "max abs", "cosine", "SQNR", box=None, pad_edge=False)
+    table = _table("shape", "output", "max abs", "cosine", "SQNR")
     for trial in verification["trials"]:
         shape = ", ".join(f"{name} {size}" for name, size in trial["sizes"].items()) or "fixed"
         for output in trial["outputs"]:
@@ -183,9 +180,7 @@ def _verification(verification: Mapping[str, Any]) -> Table:
 
 
 def _sections(sections: Sequence[Mapping[str, Any]]) -> Table:
-    table = Table("section", box=None, pad_edge=False)
-    table.add_column("offset", justify="right")
-    table.add_column("bytes", justify="right")
+    table = _table("section", right=("offset", "bytes"))
     for each in sections:
         table.add_row(escape(each["name"]), str(each["offset"]), str(each["bytes"]))
     return table

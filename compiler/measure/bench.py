@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import json
 import random
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -22,6 +20,7 @@ from statistics import median
 
 import numpy as np
 
+from leptonc.compiler.measure import cold_start
 from leptonc.compiler.measure.bench_report import BenchReport, Measured
 from leptonc.compiler.measure.contenders import Contender, open_contender, synthesize
 from leptonc.runtime.arrays import Arrays, load_arrays, save_arrays
@@ -181,15 +180,7 @@ def _median(values: Sequence[float | None]) -> float | None:
 
 
 def _cold_start(path: Path, feed: Path, threads: int | None) -> dict[str, float | None]:
-    # -P: a folder called runtime/ or a numpy.py where the user stands must not be imported.
-    command = [sys.executable, "-P", "-m", "leptonc.compiler.measure.cold_start"]
-    done = subprocess.run(
-        [*command, str(path.resolve()), str(feed), str(threads or 0)],
-        capture_output=True,
-        text=True,
-        check=False,
-        stdin=subprocess.DEVNULL,
-    )
+    done = cold_start.start(path.resolve(), feed, threads or 0)
     if done.returncode != 0:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
         raise EngineError(

@@ -14,9 +14,34 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from subprocess import CompletedProcess
 
 Run = Callable[[Mapping[str, Any]], object]
+
+
+def start(model: Path, inputs: Path, threads: int, runs: int = 0) -> CompletedProcess[str]:
+    """Run this module in a process of its own; what it prints is what `main` prints.
+
+    Args:
+        model: An artifact or an .onnx file.
+        inputs: Arrays as .npz.
+        threads: Of the engine, 0 for its default.
+        runs: Warm runs to time.
+    """
+    import subprocess
+
+    # -P: a folder called runtime/ or a numpy.py where the user stands must not be imported.
+    command = [sys.executable, "-P", "-m", "leptonc.compiler.measure.cold_start"]
+    return subprocess.run(
+        [*command, str(model), str(inputs), str(threads), str(runs)],
+        capture_output=True,
+        text=True,
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )
 
 
 def main(model: str, inputs: str, threads: int, runs: int = 0) -> None:

@@ -9,33 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from leptonc.backends.ort.plain_file import open_plain_file
 from leptonc.runtime import load
 from leptonc.runtime.arrays import Arrays
-from leptonc.runtime.artifact.signature import Dim, Signature, TensorSpec
-from leptonc.runtime.engines.ort.library import import_engine
+from leptonc.runtime.artifact.signature import Dim, Signature
 from leptonc.runtime.errors import (
-    EngineError,
     InputError,
-    UnsupportedError,
 )
-
-# ONNX Runtime's names of tensor types, as NumPy spells them.
-ORT_DTYPES: Mapping[str, str] = {
-    "tensor(bool)": "bool",
-    "tensor(double)": "float64",
-    "tensor(float)": "float32",
-    "tensor(float16)": "float16",
-    "tensor(string)": "str",
-    **{
-        f"tensor({sign}int{bits})": f"{sign}int{bits}"
-        for sign in ("", "u")
-        for bits in (8, 16, 32, 64)
-    },
-}
 
 # Sizes of dynamic dimensions that nobody gave: one item, of a middling length.
 FIRST_AXIS = 1
@@ -85,20 +68,7 @@ def _open_artifact(path: Path, threads: int | None) -> Contender:
 
 
 def _open_onnx(path: Path, threads: int | None) -> Contender:
-    onnxruntime = import_engine()
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads or 0
-    options.log_severity_level = 3
-    try:
-        session = onnxruntime.InferenceSession(
-            str(path), options, providers=["CPUExecutionProvider"]
-        )
-    except Exception as error:
-        raise EngineError(f"ONNX Runtime cannot load it: {error}", where=str(path)) from error
-    signature = Signature(
-        tuple(_spec(each, path) for each in session.get_inputs()),
-        tuple(_spec(each, path) for each in session.get_outputs()),
-    )
+    session, signature = open_plain_file(path, threads)
 
     def run(arrays: Mapping[str, np.ndarray]) -> object:
         return session.run(None, dict(arrays))
@@ -108,18 +78,6 @@ def _open_onnx(path: Path, threads: int | None) -> Contender:
         session = None
 
     return Contender(path, "onnx", signature, run, close)
-
-
-def _spec(node: Any, path: Path) -> TensorSpec:
-    if node.type not in ORT_DTYPES:
-        raise UnsupportedError(
-            f"{node.name!r} has type {node.type}, which NumPy does not have", where=str(path)
-        )
-    shape = tuple(
-        size if isinstance(size, int) else Dim(size or f"{node.name}_dim_{axis}")
-        for axis, size in enumerate(node.shape)
-    )
-    return TensorSpec(node.name, ORT_DTYPES[node.type], shape)
 
 
 def synthesize(signature: Signature, sizes: Mapping[str, int], seed: int) -> Arrays:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import onnx_ir as ir
 
 from leptonc.backends.base import Target
-from leptonc.compiler.calibration.observe import Report, observe_ranges
-from leptonc.compiler.console.progress import Stages
+from leptonc.compiler.calibration.observe import observe_ranges
 from leptonc.compiler.errors import CalibrationError
-from leptonc.compiler.settings.compile_settings import CompileSettings
+from leptonc.compiler.job import Job
 from leptonc.compiler.sources.source import Source
 from leptonc.passes import optimize
 from leptonc.passes.base import PassStats
@@ -19,7 +17,6 @@ from leptonc.passes.clean.clean import Clean
 from leptonc.passes.graph.fingerprint import fingerprint
 from leptonc.passes.lower.split_layers import SplitLayers
 from leptonc.passes.pipeline import run_on_valid
-from leptonc.passes.plugins import Plugin
 from leptonc.passes.quantize.default_plan import default_plan, resolved_method
 from leptonc.passes.quantize.plan import STATIC, QuantizationPlan, find_layers
 from leptonc.passes.quantize.quantize import apply_plan
@@ -36,7 +33,7 @@ class FloatGraph:
     Attributes:
         model: The float graph, fused for the target, its layers apart.
         ranges: What calibration observed; None where no layer is static.
-        plan: How each layer is quantised unless something better is found.
+        plan: How each layer is quantised: at first by default, in the end as was found best.
         passes: What led to the graph.
     """
 
@@ -46,16 +43,7 @@ class FloatGraph:
     passes: tuple[PassStats, ...]
 
 
-def float_graph(
-    model: ir.Model,
-    source: Source,
-    settings: CompileSettings,
-    target: Target,
-    stages: Stages,
-    *,
-    plugins: tuple[Plugin, ...] = (),
-    report: Report | None = None,
-) -> FloatGraph:
+def float_graph(job: Job, model: ir.Model) -> FloatGraph:
     """Rewrite `model` in place as far as quantisation, calibrate it if need be, and plan.
 
     Ranges are bound to the canonical graph and are looked up in the fused one by the names of
@@ -63,45 +51,40 @@ def float_graph(
     whole before its weight is rounded: normalisation folded in, and Q, K, V one product.
 
     Args:
+        job: Says how, and gives calibration data where there is no table.
         model: As exported.
-        source: Gives calibration data where there is no table.
-        settings: What the user asked for.
-        target: What to build for.
-        stages: Shows and times what is done.
-        plugins: Passes of others.
-        report: Called after each calibration sample.
 
     Raises:
         CalibrationError: Ranges are needed, and there is no data.
         RangesError: The table is damaged, or of another graph.
         PassRefusedError: Nothing in the graph can be quantised as asked.
     """
+    settings, stages, graph = job.settings, job.stages, job.target.platform
     with stages.stage("optimize", "rewrite the graph"):
-        done = canonicalize(model, target=target.platform, plugins=plugins)
+        done = canonicalize(model, target=graph, plugins=job.plugins)
     ranges = None
     if settings.calibration is not None:
         ranges = read_ranges(settings.calibration)
         ranges.require_graph(fingerprint(model))
     canonical = model.clone() if ranges is None else None
     with stages.stage("fuse", "fuse what can be fused"):
-        fused = optimize(model, target=target.platform, plugins=plugins)
+        fused = optimize(model, target=graph, plugins=job.plugins)
         split = run_on_valid(model, (SplitLayers(),))
     asked = settings.how_to_quantize
-    layers = find_layers(model)
-    graph = target.platform
-    method = resolved_method(layers, graph, target.precision, asked.method)
+    precision = job.target.precision
+    method = resolved_method(find_layers(model), graph, precision, asked.method)
     if canonical is not None and method == STATIC:
         with stages.stage("observe", "run the model over the calibration data"):
-            ranges = _observed(canonical, source, report)
+            ranges = _observed(canonical, job.source)
     if ranges is not None:
         ranges = with_rearranged(ranges, model)
-    plan = default_plan(model, graph, target.precision, ranges, asked)
+    plan = default_plan(model, graph, precision, ranges, asked)
     return FloatGraph(model, ranges, plan, (*done, *fused, *split))
 
 
-def _observed(model: ir.Model, source: Source, report: Report | None) -> Ranges:
+def _observed(model: ir.Model, source: Source) -> Ranges:
     try:
-        return observe_ranges(model, source, report=report)
+        return observe_ranges(model, source)
     except CalibrationError as error:
         if error.what.startswith("no data"):
             error.fix = (
@@ -111,45 +94,14 @@ def _observed(model: ir.Model, source: Source, report: Report | None) -> Ranges:
         raise
 
 
-def quantized(
-    floats: FloatGraph, plan: QuantizationPlan, target: Target
-) -> tuple[ir.Model, tuple[PassStats, ...]]:
-    """Return the graph with `plan` carried out, and what that took; `floats` stays as it is.
+def quantized(floats: FloatGraph, target: Target) -> tuple[ir.Model, tuple[PassStats, ...]]:
+    """Return the graph with its plan carried out, and what that took; `floats` stays as it is.
 
     Raises:
         LeptonError: As `apply_plan`.
     """
     model = floats.model.clone()
-    stats = apply_plan(model, plan, floats.ranges, target.platform)
+    stats = apply_plan(model, floats.plan, floats.ranges, target.platform)
     # Tables and weights that two layers share became two equal ones.
     rest = run_on_valid(model, (Clean(), Share()))
     return model, (stats, *rest)
-
-
-def account(
-    settings: CompileSettings, floats: FloatGraph, plan: QuantizationPlan
-) -> dict[str, Any]:
-    """Return what the manifest says of the quantisation."""
-    ranges = floats.ranges
-    layers = {layer.name: layer for layer in find_layers(floats.model)}
-    entries = []
-    for choice in plan.choices:
-        layer = layers[choice.layer]
-        entry = choice.to_json() | {"operator": layer.operator, "parameters": layer.parameters}
-        if choice.method == STATIC and ranges is not None:
-            tensor = layer.inputs[0]
-            low, high = ranges.range(
-                tensor,
-                choice.range_method,
-                percent=choice.percent,
-                symmetric=choice.symmetric,
-            )
-            entry["range"] = {"tensor": tensor, "low": low, "high": high}
-        entries.append(entry)
-    return {
-        "precision": settings.precision,
-        "layers": entries,
-        "calibration": None
-        if ranges is None
-        else {"samples": ranges.samples, "data": f"{ranges.data:064x}"},
-    }

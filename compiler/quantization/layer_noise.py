@@ -19,11 +19,20 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from leptonc.compiler.observed_graph import ObservedGraph
 from leptonc.compiler.quantization.layer_statistics import Samples
+from leptonc.compiler.running.graph_runner import GraphRunner
 from leptonc.passes.graph.names import Names
+from leptonc.passes.quantize.plan import (
+    DYNAMIC,
+    STATIC,
+    TABLE,
+    LayerChoice,
+    QuantizationPlan,
+    find_layers,
+)
+from leptonc.passes.quantize.weights import WeightLayout, rounded_weight
+from leptonc.passes.ranges.table import Ranges
 
-DYNAMIC = "dynamic"
 EXACT = "exact"
 
 
@@ -68,6 +77,64 @@ class LayerError:
         return None if self.relative <= 0 else -10.0 * math.log10(self.relative)
 
 
+def plan_errors(
+    model: ir.Model, plan: QuantizationPlan, ranges: Ranges | None, samples: Samples
+) -> dict[str, LayerError]:
+    """Return the error of each quantised layer, by its name, when it alone is quantised.
+
+    Embedding tables are left out: they are no products, and their rows are exact to 8 bits.
+
+    Args:
+        model: The float graph that `plan` was made for; unchanged.
+        plan: How each layer is quantised.
+        ranges: For the choices that are static.
+        samples: Gives the calibration samples.
+    """
+    nodes = {layer.name: layer for layer in find_layers(model)}
+    wanted = [choice for choice in plan.quantized if nodes[choice.layer].operator != TABLE]
+    by_node = {nodes[choice.layer].node: choice.layer for choice in wanted}
+    errors = layer_errors(model, _rounded(model, wanted, ranges, by_node), samples)
+    return {by_node[node]: error for node, error in errors.items()}
+
+
+def _rounded(
+    model: ir.Model,
+    choices: Sequence[LayerChoice],
+    ranges: Ranges | None,
+    by_node: dict[str, str],
+) -> list[RoundedLayer]:
+    by_layer = {choice.layer: choice for choice in choices}
+    found: list[RoundedLayer] = []
+    for node in model.graph:
+        choice = by_layer.get(by_node.get(node.name or "", ""))
+        if choice is None:
+            continue
+        layout = WeightLayout.of(node)
+        weight = layout.stored(rounded_weight(layout, choice).dequantized())
+        activation: str | tuple[float, int] = EXACT
+        if choice.method == DYNAMIC and not choice.block:
+            activation = DYNAMIC
+        elif choice.method == STATIC and ranges is not None:
+            value = node.inputs[0]
+            assert value is not None
+            activation = fixed_range(str(value.name), choice, ranges)
+        found.append(RoundedLayer(node.name or "", weight, activation, signed=choice.symmetric))
+    return found
+
+
+def fixed_range(tensor: str, choice: LayerChoice, ranges: Ranges) -> tuple[float, int]:
+    """Return the scale and the zero point of a tensor under a static choice."""
+    low, high = ranges.range(
+        tensor, choice.range_method, percent=choice.percent, symmetric=choice.symmetric
+    )
+    if low == high:
+        return 1.0, 0
+    if choice.symmetric:
+        return max(-low, high) / 127.0, 0
+    scale = (high - low) / 255.0
+    return scale, min(255, max(0, round(-low / scale)))
+
+
 def layer_errors(
     model: ir.Model, layers: Sequence[RoundedLayer], samples: Samples
 ) -> dict[str, LayerError]:
@@ -82,7 +149,7 @@ def layer_errors(
         return {}
     forked = model.clone()
     sums = _fork(forked, layers)
-    runner = ObservedGraph(forked, [])
+    runner = GraphRunner(forked, optimised=True)
     totals = {layer.node: np.zeros(2) for layer in layers}
     for sample in samples():
         found = runner(sample)

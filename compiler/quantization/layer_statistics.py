@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from leptonc.compiler.observed_graph import ObservedGraph
+from leptonc.compiler.running.graph_runner import GraphRunner
 from leptonc.passes.quantize.layer_matrix import LayerMatrix
 from leptonc.runtime.arrays import Arrays
 from leptonc.runtime.errors import InputError
@@ -82,7 +82,7 @@ def statistics_in_groups(
         produced = {value.name for node in model.graph for value in node.outputs}
         outputs = {value.name for value in model.graph.outputs}
         inner = [name for name in names if name in produced - outputs]
-        runner = ObservedGraph(model, inner)
+        runner = GraphRunner(model, extra_outputs=inner, optimised=True)
         sums = {id(layer): _Sums(layer, count, hessians) for layer in group}
         for sample in samples():
             found: Arrays = {**sample, **runner(sample)}

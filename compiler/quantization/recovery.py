@@ -14,10 +14,10 @@ import onnx_ir as ir
 
 from leptonc.compiler.calibration.held_samples import CalibrationSamples
 from leptonc.compiler.console.progress import Stages
-from leptonc.compiler.observed_graph import ObservedGraph
-from leptonc.compiler.plan_errors import plan_errors
 from leptonc.compiler.quantization.float_graph import FloatGraph
+from leptonc.compiler.quantization.layer_noise import plan_errors
 from leptonc.compiler.quantization.weight_rounding import smooth
+from leptonc.compiler.running.graph_runner import GraphRunner
 from leptonc.passes.pipeline import run_passes
 from leptonc.passes.quantize.layer_matrix import layer_matrix
 from leptonc.passes.quantize.plan import STATIC
@@ -116,7 +116,9 @@ def observed_again(
     wanted = sorted(set(names) & inner)
     if not wanted:
         return ranges
-    runner = ObservedGraph(model, [name for name in wanted if name not in outputs])
+    runner = GraphRunner(
+        model, extra_outputs=[name for name in wanted if name not in outputs], optimised=True
+    )
     totals = RangeTotals(ranges.graph, [Observed(name, None, None) for name in wanted], {})
     for sample in samples.inputs:
         totals.add(runner(sample), bytes(32))

@@ -6,13 +6,12 @@ A breach is exit code 7: the artifact is not given its name.
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from leptonc.compiler.errors import GateError, UsageError, VerificationError
+from leptonc.compiler.measure.cold_start import start
 from leptonc.compiler.settings.gates import Gate
 from leptonc.compiler.verification.trials import TrialResult
 from leptonc.runtime.arrays import Arrays, save_arrays
@@ -83,17 +82,7 @@ def _measured(artifact: str, inputs: Arrays) -> dict[str, float]:
     with tempfile.TemporaryDirectory(prefix="leptonc-gate-") as scratch:
         feed = Path(scratch) / "inputs.npz"
         save_arrays(feed, inputs)
-        command = [
-            sys.executable,
-            "-P",
-            "-m",
-            "leptonc.compiler.measure.cold_start",
-            artifact,
-            str(feed),
-        ]
-        done = subprocess.run(
-            [*command, "0", str(WARM_RUNS)], capture_output=True, text=True, check=False
-        )
+        done = start(Path(artifact), feed, 0, WARM_RUNS)
     if done.returncode != 0:
         raise VerificationError(
             f"the artifact cannot be measured:\n{done.stderr.strip()}",

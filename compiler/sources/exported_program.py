@@ -22,7 +22,8 @@ from torch.utils import _pytree as pytree
 
 from leptonc.compiler.errors import SourceError
 from leptonc.compiler.sources.dimensions import DynamicDim
-from leptonc.compiler.sources.source import Source, hash_file, pickle_refused, require_file
+from leptonc.compiler.sources.files import hash_file, pickle_refused, require_file
+from leptonc.compiler.sources.source import Source
 from leptonc.compiler.sources.torch_reference import as_array, named_outputs
 from leptonc.runtime.arrays import Arrays, load_named_arrays
 from leptonc.runtime.errors import UnsupportedError

@@ -47,20 +47,20 @@ def embed_small(model: ir.Model) -> None:
     The engine gets only large weights of the main graph apart from the graph; what stays in
     the graph must not point to files.
     """
-    for value in model.graph.initializers.values():
-        if isinstance(value.const_value, ir.ExternalTensor) and value.const_value.nbytes <= SMALL:
-            value.const_value = _in_memory(value.const_value)
+    for graph in model.graphs():
+        for value in graph.initializers.values():
+            tensor = value.const_value
+            if isinstance(tensor, ir.ExternalTensor) and (
+                graph is not model.graph or tensor.nbytes <= SMALL
+            ):
+                value.const_value = _in_memory(tensor)
     for node in model.graph.all_nodes():
         for attribute in list(node.attributes.values()):
-            if attribute.type == ir.AttributeType.GRAPH:
-                for value in attribute.as_graph().initializers.values():
-                    if isinstance(value.const_value, ir.ExternalTensor):
-                        value.const_value = _in_memory(value.const_value)
-            elif attribute.type == ir.AttributeType.TENSOR:
-                tensor = attribute.as_tensor()
-                if isinstance(tensor, ir.ExternalTensor):
+            if attribute.type == ir.AttributeType.TENSOR:
+                held = attribute.as_tensor()
+                if isinstance(held, ir.ExternalTensor):
                     node.attributes[attribute.name] = ir.AttrTensor(
-                        attribute.name, _in_memory(tensor)
+                        attribute.name, _in_memory(held)
                     )
 
 

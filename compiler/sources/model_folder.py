@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,17 @@ import torch
 
 from leptonc.compiler.errors import CompileExtraMissingError, SourceError
 from leptonc.compiler.sources.dimensions import DynamicDim
-from leptonc.compiler.sources.source import Source, hash_file, pickle_refused
+from leptonc.compiler.sources.files import hash_file, pickle_refused
+from leptonc.compiler.sources.source import Source
 from leptonc.compiler.sources.torch_reference import TorchReference, hash_weights
 from leptonc.runtime.arrays import Arrays, load_arrays
 
+WEIGHTS = "model.safetensors"
 DEFAULT_POSITIONS = 512
 EXAMPLE_BATCH = 2
 EXAMPLE_LENGTH = 16
+# Names of weights in one message.
+_LISTED = 8
 
 
 def open_folder(spec: str, inputs: Path | None) -> Source:
@@ -38,7 +43,7 @@ def open_folder(spec: str, inputs: Path | None) -> Source:
     """
     folder = Path(spec)
     config = _read_config(folder)
-    weights = sorted(folder.glob("*.safetensors"))
+    weights = _weight_files(folder)
     if not weights:
         pickles = sorted(folder.glob("*.bin")) + sorted(folder.glob("*.pt"))
         if pickles:
@@ -48,7 +53,7 @@ def open_folder(spec: str, inputs: Path | None) -> Source:
             where=spec,
             fix="save the model with save_pretrained(folder, safe_serialization=True)",
         )
-    module = _build(folder, config)
+    module, notes = _build(folder, config)
     example, axes = _text_inputs(module) if _is_text(module) else _vision_inputs(module)
     if inputs:
         example = load_arrays(inputs)
@@ -65,7 +70,24 @@ def open_folder(spec: str, inputs: Path | None) -> Source:
         fingerprint=digest.hexdigest(),
         program=module,
         weight_bytes=weight_bytes,
+        notes=notes,
     )
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    """Return the files that transformers reads weights from, the index of shards among them."""
+    whole, index = folder / WEIGHTS, folder / f"{WEIGHTS}.index.json"
+    if whole.is_file():
+        return [whole]
+    if not index.is_file():
+        return []
+    try:
+        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        return [index, *(folder / name for name in sorted(names))]
+    except (ValueError, OSError, KeyError, TypeError, AttributeError) as error:
+        raise SourceError(
+            f"the index of the weights cannot be read: {error}", where=str(index)
+        ) from error
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
@@ -91,7 +113,8 @@ def _read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def _build(folder: Path, config: dict[str, Any]) -> torch.nn.Module:
+def _build(folder: Path, config: dict[str, Any]) -> tuple[torch.nn.Module, tuple[str, ...]]:
+    """Return the model, every weight of it from the folder, and what to tell the user."""
     try:
         import transformers
     except ImportError as error:
@@ -100,21 +123,17 @@ def _build(folder: Path, config: dict[str, Any]) -> torch.nn.Module:
             where=str(folder),
             fix="pip install transformers",
         ) from error
-    names = config.get("architectures") or []
-    name = names[0] if names else None
-    model_class = getattr(transformers, str(name), None)
-    if not isinstance(model_class, type) or not issubclass(
-        model_class, transformers.PreTrainedModel
-    ):
-        model_class = transformers.AutoModel
+    model_class = _model_class(transformers, folder, config)
     try:
         # The other forms of attention guard against empty rows, which no engine can fuse.
-        module = model_class.from_pretrained(
+        module, report = model_class.from_pretrained(
             folder,
             local_files_only=True,
             use_safetensors=True,
             trust_remote_code=False,
             attn_implementation="eager",
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
         )
     except Exception as error:
         first = str(error).strip().partition("\n")[0]
@@ -123,16 +142,61 @@ def _build(folder: Path, config: dict[str, Any]) -> torch.nn.Module:
             where=str(folder),
             fix="save it again with save_pretrained(folder); --debug shows transformers' report",
         ) from error
+    notes = _require_complete(report, folder, type(module).__name__)
     if getattr(module.config, "is_encoder_decoder", False):
         raise SourceError(
-            f"{name} is an encoder-decoder, whose two graphs need a recipe each",
+            f"{type(module).__name__} is an encoder-decoder, whose two graphs need a recipe each",
             where=str(folder),
             fix="see models/t5_encoder.py for a recipe of the encoder",
         )
     if hasattr(module.config, "use_cache"):
         module.config.use_cache = False
     found: torch.nn.Module = module.float().eval()
-    return found
+    return found, notes
+
+
+def _model_class(transformers: Any, folder: Path, config: dict[str, Any]) -> Any:
+    """Return the class that the config names; a folder that names none is its bare model."""
+    names = config.get("architectures") or []
+    if not names:
+        return transformers.AutoModel
+    found = getattr(transformers, str(names[0]), None)
+    if isinstance(found, type) and issubclass(found, transformers.PreTrainedModel):
+        return found
+    raise SourceError(
+        f"transformers {transformers.__version__} has no model class {names[0]!r}",
+        where=str(folder / "config.json"),
+        fix='update transformers, correct "architectures", or write a recipe.py',
+    )
+
+
+def _require_complete(report: dict[str, Any], folder: Path, name: str) -> tuple[str, ...]:
+    """Refuse a model of which transformers made up weights; return what it left unread.
+
+    Raises:
+        SourceError: A weight is missing from the files, or is of another shape there.
+    """
+    mismatched = [
+        f"{key} ({list(there)} in the files, {list(wanted)} in the model)"
+        for key, there, wanted in sorted(report["mismatched_keys"])
+    ]
+    for kind, keys in (
+        ("are missing from the files", sorted(report["missing_keys"])),
+        ("have another shape in the files", mismatched),
+    ):
+        if keys:
+            raise SourceError(
+                f"{len(keys)} weights of {name} {kind}: {_some(keys)}",
+                where=str(folder),
+                fix="correct config.json, or save the model again with save_pretrained(folder)",
+            )
+    left = sorted(report["unexpected_keys"])
+    return (f"weights in the files that {name} does not have: {_some(left)}",) if left else ()
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+    return f"{', '.join(names[:_LISTED])}{more}"
 
 
 def _is_text(module: torch.nn.Module) -> bool:

@@ -9,9 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -19,10 +17,11 @@ import onnx_ir as ir
 from google.protobuf.message import DecodeError
 
 from leptonc.compiler.errors import OnnxFileError
-from leptonc.compiler.running.graph_runner import open_file, run_session
+from leptonc.compiler.running.engine import engine
 from leptonc.compiler.sources.dimensions import DynamicDim
 from leptonc.compiler.sources.external_data import check_external_data, embed_small
-from leptonc.compiler.sources.source import Source, hash_file, require_file
+from leptonc.compiler.sources.files import hash_file, require_file
+from leptonc.compiler.sources.source import Source
 from leptonc.runtime.arrays import Arrays, load_named_arrays
 from leptonc.runtime.errors import UnsupportedError
 
@@ -31,17 +30,6 @@ SPATIAL_SIZE = 64
 LENGTH = 8
 # No example made up here is larger than this.
 EXAMPLE_ELEMENTS = 1 << 28
-
-
-@dataclass(frozen=True)
-class OnnxReference:
-    """The file itself on ONNX Runtime, with every graph optimisation off."""
-
-    session: Any
-
-    def __call__(self, inputs: Mapping[str, np.ndarray]) -> Arrays:
-        """Run the original graph."""
-        return run_session(self.session, inputs)
 
 
 def open_onnx(spec: str, inputs: Path | None) -> Source:
@@ -63,13 +51,15 @@ def open_onnx(spec: str, inputs: Path | None) -> Source:
     axes = _axes(model)
     names = [str(value.name) for value in _true_inputs(model)]
     example = load_named_arrays(inputs, names) if inputs else _synthetic(model, axes)
-    tensors = [value.const_value for value in _initializers(model)]
+    tensors = [
+        value.const_value for graph in model.graphs() for value in graph.initializers.values()
+    ]
     return Source(
         kind="onnx",
         name=path.stem,
         inputs=example,
         axes=axes,
-        reference=OnnxReference(open_file(path, model)),
+        reference=engine.file_as_written(path, model),
         fingerprint=digest.hexdigest(),
         graph=model,
         weight_bytes=sum(tensor.nbytes for tensor in tensors if tensor is not None),
@@ -142,15 +132,6 @@ def _innermost(error: BaseException) -> str:
     while error.__cause__ is not None:
         error = error.__cause__
     return str(error) or type(error).__name__
-
-
-def _initializers(model: ir.Model) -> list[ir.Value]:
-    found = list(model.graph.initializers.values())
-    for node in model.graph.all_nodes():
-        for attribute in node.attributes.values():
-            if attribute.type == ir.AttributeType.GRAPH:
-                found.extend(attribute.as_graph().initializers.values())
-    return found
 
 
 def _true_inputs(model: ir.Model) -> list[ir.Value]:

@@ -7,7 +7,6 @@ the dynamic dimensions with their bounds, and a fingerprint of code and weights.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,6 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 
-from leptonc.compiler.errors import PickleRefusedError, SourceError
 from leptonc.compiler.sources.dimensions import DynamicAxes
 from leptonc.runtime.arrays import Arrays
 
@@ -24,7 +22,6 @@ if TYPE_CHECKING:
     import torch
 
 SourceKind = Literal["recipe", "onnx", "exported-program", "hugging-face"]
-PICKLE_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle", ".pt.tar", ".joblib")
 
 
 class Reference(Protocol):
@@ -72,6 +69,7 @@ class Source:
             the source brings none.
         evaluate: The recipe's own evaluation of a function from inputs to outputs; None when
             the source brings none.
+        notes: What the user should know of how it was read, a sentence each.
     """
 
     kind: SourceKind
@@ -86,84 +84,4 @@ class Source:
     weight_bytes: int = 0
     calibration_data: Callable[[], UserData] | None = None
     evaluate: Evaluate | None = None
-
-
-def open_source(spec: str, *, inputs: Path | None = None) -> Source:
-    """Open what the user named on the command line.
-
-    Args:
-        spec: A recipe file, `module:attribute`, an .onnx file, a .pt2 exported program, or a
-            folder in Hugging Face's layout with safetensors weights.
-        inputs: An .npz file with example inputs, for sources that carry none.
-
-    Raises:
-        SourceError: Nothing of that name exists, or it is of no known kind.
-        PickleRefusedError: The source stores its weights as a pickle.
-    """
-    opener = _opener_for(spec)
-    return opener(spec, inputs)
-
-
-def _opener_for(spec: str) -> Callable[[str, Path | None], Source]:
-    path = Path(spec)
-    if path.is_dir():
-        from leptonc.compiler.sources.model_folder import open_folder
-
-        return open_folder
-    lowered = spec.lower()
-    if lowered.endswith(PICKLE_SUFFIXES):
-        raise pickle_refused(spec)
-    if lowered.endswith(".onnx"):
-        from leptonc.compiler.sources.onnx_file import open_onnx
-
-        return open_onnx
-    if lowered.endswith(".pt2"):
-        from leptonc.compiler.sources.exported_program import open_exported_program
-
-        return open_exported_program
-    if lowered.endswith(".py") or (":" in spec and not path.exists()):
-        from leptonc.compiler.sources.recipe import open_recipe
-
-        return open_recipe
-    if not path.exists():
-        raise SourceError(
-            "there is no such file or folder",
-            where=spec,
-            fix="give a recipe.py, module:attribute, a .onnx or .pt2 file, or a model folder",
-        )
-    raise SourceError(
-        f"cannot tell what a {path.suffix or 'file without a suffix'!r} source is",
-        where=spec,
-        fix="give a recipe.py, module:attribute, a .onnx or .pt2 file, or a model folder",
-    )
-
-
-def pickle_refused(where: str) -> PickleRefusedError:
-    """Return the error for weights that are stored as a pickle."""
-    return PickleRefusedError(
-        "pickled checkpoints are refused: a pickle is a program, and reading it runs it",
-        where=where,
-        fix="convert the weights once, where you trust them: "
-        "safetensors.torch.save_file(state_dict, 'model.safetensors'), then load that file "
-        "in a recipe's build(); or torch.export.save(program, 'model.pt2')",
-    )
-
-
-def require_file(path: Path) -> None:
-    """Raise SourceError unless `path` is a file that can be read."""
-    if not path.exists():
-        raise SourceError("there is no such file", where=str(path))
-    if not path.is_file():
-        raise SourceError("this is not a regular file", where=str(path))
-    try:
-        with path.open("rb"):
-            pass
-    except OSError as error:
-        raise SourceError(f"the file cannot be read: {error.strerror}", where=str(path)) from error
-
-
-def hash_file(path: Path, digest: hashlib._Hash) -> None:
-    """Add the contents of `path` to `digest` in blocks of 1 MiB."""
-    with path.open("rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
+    notes: tuple[str, ...] = ()

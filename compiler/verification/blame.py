@@ -13,7 +13,6 @@ from leptonc.compiler.settings.tolerance import Tolerance
 from leptonc.compiler.sources.source import Source
 from leptonc.compiler.verification.first_difference import (
     Difference,
-    InnerValues,
     blame,
     first_difference,
     graph_values,
@@ -21,6 +20,7 @@ from leptonc.compiler.verification.first_difference import (
 )
 from leptonc.compiler.verification.trials import Trial, TrialResult
 from leptonc.passes.plugins import Plugin
+from leptonc.passes.precision.emulation import emulate_half
 from leptonc.runtime.errors import EngineError
 
 
@@ -35,8 +35,6 @@ class Suspects:
         lowered: Each variant's own graph by the name of its engine, built when asked for.
         tolerance: What counts as a difference.
         plugins: Who else rewrote the graph.
-        runnable: Makes of such a graph one that ONNX Runtime's CPU runs, with values of the same
-            names in float32.
     """
 
     source: Source
@@ -45,7 +43,6 @@ class Suspects:
     lowered: tuple[tuple[str, Callable[[], ir.Model]], ...]
     tolerance: Tolerance
     plugins: tuple[Plugin, ...] = ()
-    runnable: Callable[[ir.Model], ir.Model] = ir.Model.clone
 
 
 def verification_failed(trial: Trial, result: TrialResult, suspects: Suspects) -> VerificationError:
@@ -63,25 +60,24 @@ def verification_failed(trial: Trial, result: TrialResult, suspects: Suspects) -
 
 def locate(trial: Trial, suspects: Suspects) -> Difference | None:
     """Look for the first wrong node in our graph, then in what each engine made of it."""
-    values = _reference_values(trial, suspects.source, suspects.exported)
+    values = (
+        module_values(suspects.exported, trial.inputs)
+        if suspects.source.graph is None
+        else graph_values(suspects.source.graph, trial.inputs)
+    )
     graphs: list[tuple[str | None, Callable[[], ir.Model]]] = [(None, lambda: suspects.optimised)]
     graphs.extend(suspects.lowered)
     origins = {plugin.name: plugin.origin for plugin in suspects.plugins}
     for engine, graph in graphs:
         try:
-            candidate = suspects.runnable(graph())
+            # Values of the same names, in float32: the CPU that looks for it may have no half width.
+            candidate = emulate_half(graph())
             found = first_difference(candidate, values, trial.inputs, suspects.tolerance)
         except EngineError as error:
             return Difference("the graph", error.what, engine or "a rewrite pass")
         if found is not None:
             return blame(found, suspects.optimised, engine=engine, origins=origins)
     return None
-
-
-def _reference_values(trial: Trial, source: Source, exported: ExportedGraph) -> InnerValues:
-    if source.graph is not None:
-        return graph_values(source.graph, trial.inputs)
-    return module_values(exported, trial.inputs)
 
 
 def _advice(found: Difference | None) -> str:

@@ -124,9 +124,12 @@ def recheck(
     if source is None:
         return loaded
     from leptonc.compiler.console.progress import Stages
-    from leptonc.compiler.sources.source import open_source
-    from leptonc.compiler.verification.shape_probe import require_repeatable
-    from leptonc.compiler.verification.trials import reference_trials, run_trials
+    from leptonc.compiler.sources.opening import open_source
+    from leptonc.compiler.verification.trials import (
+        reference_trials,
+        require_repeatable,
+        run_trials,
+    )
 
     stages = Stages(debug=debug)
     with stages.stage("load", "load the source"):
@@ -204,11 +207,10 @@ def _explain(
     from leptonc.compiler.export.onnx_export import export
     from leptonc.compiler.verification.blame import Suspects, verification_failed
     from leptonc.passes import optimize
-    from leptonc.passes.precision.emulation import emulate_half
 
     exported = export(source, list(trial.expected))
     model = exported.model if source.graph is None else exported.model.clone()
     optimize(model, target="ort-cpu")
     lowered = tuple((name, partial(ir.Model.clone, graph)) for name, graph in graphs.items())
-    suspects = Suspects(source, exported, model, lowered, tolerance, runnable=emulate_half)
+    suspects = Suspects(source, exported, model, lowered, tolerance)
     return verification_failed(trial, result, suspects)

@@ -16,13 +16,13 @@ import numpy as np
 import onnx_ir as ir
 import torch
 
-from leptonc.compiler.export.onnx_export import LINE_KEY, ExportedGraph
+from leptonc.compiler.export.onnx_export import ExportedGraph
 from leptonc.compiler.running.graph_runner import GraphRunner
 from leptonc.compiler.settings.tolerance import Tolerance
 from leptonc.compiler.verification.comparison import OutputError, compare_arrays
+from leptonc.passes.pipeline import LINE_KEY, PASS_KEY
 from leptonc.runtime.arrays import Arrays
 
-PASS_KEY = "leptonc.pass"
 EXPORTER = "the exporter"
 
 # The reference's inner values by name, for those of the given names that it has.

@@ -16,7 +16,7 @@ from leptonc.compiler.settings.tolerance import Tolerance
 from leptonc.compiler.sources.dimensions import example_sizes, resize_inputs
 from leptonc.compiler.sources.source import Source
 from leptonc.compiler.verification.comparison import OutputError, compare_outputs
-from leptonc.compiler.verification.trials import Trial
+from leptonc.compiler.verification.trials import Trial, require_repeatable
 from leptonc.runtime.errors import EngineError
 
 
@@ -57,24 +57,6 @@ def probe_dimensions(
             fix="compute with x.shape[axis] instead of a number in the module, or leave the "
             "dimension out of dynamic_shapes()",
         )
-
-
-def require_repeatable(source: Source, trial: Trial, tolerance: Tolerance) -> None:
-    """Run the source on `trial` again and compare.
-
-    Raises:
-        ExportError: The answers differ.
-    """
-    again = source.reference(trial.inputs)
-    for error in compare_outputs(trial.expected, again, tolerance):
-        if error.problem is not None:
-            raise ExportError(
-                f"the model does not answer the same twice: output {error.output!r} differs for "
-                f"the same inputs ({error.problem})",
-                where=source.name,
-                fix="a compiled model is a function of its inputs: take random numbers and what "
-                "is remembered from call to call out of forward(), or make them inputs",
-            )
 
 
 def _problem(runner: GraphRunner, trial: Trial, tolerance: Tolerance) -> str | None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from leptonc.compiler.errors import VerificationError
+from leptonc.compiler.errors import ExportError, RecipeError, VerificationError
 from leptonc.compiler.settings.tolerance import Tolerance
 from leptonc.compiler.sources.dimensions import example_sizes, probe_sizes, resize_inputs
 from leptonc.compiler.sources.source import Source
@@ -81,11 +81,27 @@ def reference_trials(source: Source) -> tuple[Trial, ...]:
     return tuple(trials)
 
 
+def require_repeatable(source: Source, trial: Trial, tolerance: Tolerance) -> None:
+    """Run the source on `trial` again and compare.
+
+    Raises:
+        ExportError: The answers differ.
+    """
+    again = source.reference(trial.inputs)
+    for error in compare_outputs(trial.expected, again, tolerance):
+        if error.problem is not None:
+            raise ExportError(
+                f"the model does not answer the same twice: output {error.output!r} differs for "
+                f"the same inputs ({error.problem})",
+                where=source.name,
+                fix="a compiled model is a function of its inputs: take random numbers and what "
+                "is remembered from call to call out of forward(), or make them inputs",
+            )
+
+
 def _module_failed(
     error: BaseException, source: Source, inputs: Mapping[str, np.ndarray], *, first: bool
 ) -> LeptonError:
-    from leptonc.compiler.errors import RecipeError
-
     shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in inputs.items())
     line = line_of_error(error, source.user_code)
     if first:

@@ -1,4 +1,8 @@
-"""The elements of INT64 vectors that are computed from sizes, as exporters do it."""
+"""The elements of INT64 vectors that are computed from sizes, as exporters do it.
+
+For `x` of shape `[batch, 12, 64]`, `Shape(x)` is `[batch, 12, 64]`: not a constant, but
+`Gather(Shape(x), 1)` is, and so is what is computed from it. Values of rank 0 and 1 are followed.
+"""
 
 from __future__ import annotations
 
@@ -118,6 +122,9 @@ def _equals(left: Size, right: Size) -> bool | None:
     return False if negative and sums else None
 
 
+# What an INT64 holds on both sides of 0.
+_MOST = 2**63 - 1
+
 _CONTENTS: dict[str, Callable[[View], Sizes | None]] = {
     "Shape": shape_content,
     "Size": _size_content,
@@ -143,4 +150,6 @@ def output_content(view: View) -> Sizes | None:
     if rule is None or view.node.domain or len(view.node.outputs) != 1:
         return None
     found = rule(view)
-    return found if found is not None and len(found) <= LONGEST else None
+    if found is None or len(found) > LONGEST:
+        return None
+    return found if all(abs(size.number or 0) <= _MOST for size in found) else None

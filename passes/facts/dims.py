@@ -266,6 +266,7 @@ _DIMS: dict[str, Callable[[View], Sizes | None]] = {
     "Resize": _resized,
     "Flatten": _flatten,
     "Shape": _shape_dims,
+    "Size": lambda _: (),
     "ConstantOfShape": _constant_of_shape,
     **dict.fromkeys(
         ("Conv", "ConvTranspose", "MaxPool", "AveragePool", "GlobalAveragePool"), _pooled

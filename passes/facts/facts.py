@@ -16,7 +16,7 @@ from leptonc.passes.facts.sizes import Size
 from leptonc.passes.facts.symbolic import infer_symbolic
 from leptonc.passes.facts.symbolic_view import Symbolic
 from leptonc.passes.graph.constants import constant
-from leptonc.passes.graph.structure import graphs
+from leptonc.passes.graph.structure import Root, graphs, roots
 
 
 class Facts:
@@ -79,9 +79,9 @@ class Facts:
         dims = self.dims(value)
         return None if dims is None else len(dims)
 
-    def follow(self, model: ir.Model) -> None:
-        """Follow the sizes of `model` by name, from what is known of their numbers."""
-        self._symbols = infer_symbolic(model, self.dims)
+    def follow(self, model: ir.Model, root: Root) -> None:
+        """Follow the sizes in one graph of `model` by name, from what is known as numbers."""
+        self._symbols = infer_symbolic(model, root, self.dims)
         for value, sizes in self._symbols.sizes.items():
             self._dims.setdefault(value, tuple(size.number for size in sizes))
 
@@ -95,6 +95,10 @@ class Facts:
     def content(self, value: ir.Value | None) -> tuple[Size, ...] | None:
         """Return the elements of an INT64 vector or scalar that follow from sizes, or None."""
         return self._symbols.content(value)
+
+    def ints(self, value: ir.Value | None) -> tuple[int, ...] | None:
+        """Return what `content` does when all elements are the same in every run."""
+        return self._symbols.ints(value)
 
     def dtype(self, value: ir.Value | None) -> ir.DataType | None:
         """Return the element type of a tensor; None for sequences, optionals and unknowns."""
@@ -110,11 +114,15 @@ class Facts:
 
 
 def infer_facts(model: ir.Model) -> Facts:
-    """Infer the facts of the main graph and its subgraphs; `model` is left unchanged.
-
-    Nothing is known of values in functions: each call may bring other shapes.
-    """
+    """Infer the facts of the main graph and its subgraphs; `model` is left unchanged."""
     facts = Facts()
     facts.learn(*infer_types(model))
-    facts.follow(model)
+    facts.follow(model, roots(model)[0])
+    return facts
+
+
+def function_facts(model: ir.Model, function: Root) -> Facts:
+    """Infer what the constants in a function say; each call may bring other types and shapes."""
+    facts = Facts(declared=False)
+    facts.follow(model, function)
     return facts

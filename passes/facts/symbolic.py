@@ -18,30 +18,31 @@ from leptonc.passes.facts.dims import output_dims
 from leptonc.passes.facts.sizes import Size, number, symbol
 from leptonc.passes.facts.symbolic_view import Sizes, Symbolic, View, own
 from leptonc.passes.graph.operators import has_plain_attributes
-from leptonc.passes.graph.structure import graphs
+from leptonc.passes.graph.structure import Root, graphs, opset_of
 
 # Since this opset Squeeze, Unsqueeze, Split and the reductions take their axes as inputs.
 _FIRST_OPSET = 13
 
 
 def infer_symbolic(
-    model: ir.Model, dims: Callable[[ir.Value], tuple[int | None, ...] | None]
+    model: ir.Model, root: Root, dims: Callable[[ir.Value], tuple[int | None, ...] | None]
 ) -> Symbolic:
-    """Follow sizes through the main graph and its subgraphs.
+    """Follow sizes through a graph and its subgraphs.
 
     Args:
         model: Left unchanged.
+        root: Its main graph, or a function, each of whose calls may bring inputs of other sizes.
         dims: What is known of the dimensions of a value as numbers.
     """
     known = Symbolic()
-    opset = model.opset_imports.get("", 1)
-    for value in model.graph.inputs:
+    for value in () if root.function else root.graph.inputs:
         if value.shape is not None:
             known.sizes[value] = tuple(
                 number(size) if isinstance(size, int) else _named(size, own(value, axis))
                 for axis, size in enumerate(value.shape)
             )
-    for graph in graphs(model.graph):
+    opset = opset_of(model, root)
+    for graph in graphs(root.graph):
         for node in graph:
             _follow(node, known, dims, opset)
     return known

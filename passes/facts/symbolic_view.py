@@ -27,12 +27,10 @@ class Symbolic:
     Attributes:
         sizes: The dimensions of a value.
         contents: The elements of an INT64 vector, or of a scalar, that is computed from sizes.
-        scalars: The values in `contents` of rank 0.
     """
 
     sizes: dict[ir.Value, Sizes] = field(default_factory=dict)
     contents: dict[ir.Value, Sizes] = field(default_factory=dict)
-    scalars: set[ir.Value] = field(default_factory=set)
 
     def dims(self, value: ir.Value | None) -> Sizes | None:
         """Return the dimensions of `value`, or None when its rank is not known."""
@@ -53,6 +51,14 @@ class Symbolic:
         if tensor.size > LONGEST:
             return None
         return tuple(number(item) for item in constant_ints(value) or ())
+
+    def ints(self, value: ir.Value | None) -> tuple[int, ...] | None:
+        """Return what `content` does when all elements are numbers."""
+        found = self.content(value)
+        if found is None:
+            return None
+        numbers = tuple(size.number for size in found if size.number is not None)
+        return numbers if len(numbers) == len(found) else None
 
     def is_scalar(self, value: ir.Value | None) -> bool:
         """Whether `value` has rank 0."""
@@ -80,11 +86,7 @@ class View:
 
     def ints(self, index: int) -> tuple[int, ...] | None:
         """Return the elements of an input when all are numbers."""
-        found = self.content(index)
-        numbers = None if found is None else [size.number for size in found]
-        if numbers is None:
-            return None
-        return tuple(item for item in numbers if item is not None) if None not in numbers else None
+        return self.known.ints(self.value(index))
 
     def own(self, axis: int) -> Size:
         """Return a size that equals no other: axis `axis` of this node's output."""

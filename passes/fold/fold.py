@@ -18,7 +18,7 @@ import numpy as np
 import onnx_ir as ir
 
 from leptonc.passes.base import PassStats, Refusal
-from leptonc.passes.facts.facts import Facts
+from leptonc.passes.facts.facts import Facts, function_facts
 from leptonc.passes.fold.branches import inline_constant_ifs
 from leptonc.passes.fold.evaluator import EvaluationError, Evaluator, Results
 from leptonc.passes.fold.materialize import lift_constants, replace_with_tensor
@@ -27,7 +27,7 @@ from leptonc.passes.fold.region import Plan, make_plan
 from leptonc.passes.fold.shapes import fold_shapes
 from leptonc.passes.graph.content import unmapping
 from leptonc.passes.graph.names import Names, separate_scopes
-from leptonc.passes.graph.structure import Root, annotated_names, count_nodes, opset_of, roots
+from leptonc.passes.graph.structure import Root, annotated_names, count_nodes, roots
 from leptonc.passes.graph.sweep import sweep
 from leptonc.passes.pipeline import Context
 
@@ -69,9 +69,9 @@ class Fold:
         refused: list[Refusal] = []
         for root in roots(model):
             counts["constants lifted"] += lift_constants(root)
-            known = Facts(declared=False) if root.function else facts
+            known = function_facts(model, root) if root.function else facts
             room = self.budget_bytes - grown
-            shapes, size = fold_shapes(root, known, opset_of(model, root), names, room)
+            shapes, size = fold_shapes(root, known, names, room)
             opsets = dict(root.graph.opset_imports or model.opset_imports)
             plan, results = _decide(root, known, room - size, pinned, opsets)
             for value, tensor in results.items():

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from leptonc.passes.graph.insertion import AttributeValue
-from leptonc.passes.rewriting.build import Build
+from leptonc.passes.rewriting.build import Build, attributes_of
 from leptonc.passes.rewriting.rule import Rewritten, Rule
 from leptonc.passes.rewriting.site import Site
 
@@ -23,10 +22,7 @@ def _known(site: Site) -> ir.DataType | None:
 
 
 def _cast(site: Site, match: ir.DataType, build: Build) -> Rewritten:
-    attributes: dict[str, AttributeValue] = {
-        name: attribute.value for name, attribute in site.node.attributes.items()
-    }
-    attributes["to"] = match.value
+    attributes = attributes_of(site.node, to=match.value)
     out = site.node.outputs[0]
     return {out: build.op("Cast", [site.input(0)], attributes, like=out)}
 

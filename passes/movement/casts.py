@@ -80,8 +80,7 @@ def _direct(site: Site, match: Chain, build: Build) -> Rewritten:
     out = site.node.outputs[0]
     if match.after == match.before:
         return {out: match.source}
-    attributes = {name: attribute.value for name, attribute in site.node.attributes.items()}
-    return {out: build.op("Cast", [match.source], attributes, like=out)}
+    return {out: build.again(site.node, [match.source], like=out)}
 
 
 RULES = (Rule("cast-chain", ("Cast",), _chain, _loses_nothing, _direct),)

@@ -47,10 +47,9 @@ class FlatGrid:
 def _flat_grid(site: Site) -> FlatGrid | None:
     if site.opset < _FIRST_OPSET or site.node.attributes.get_int("axis", 0) != 0:
         return None
-    flatten = site.producer(site.input(0), "Flatten", "Reshape")
+    data = site.before(site.input(0), "Flatten", "Reshape")
     add = site.producer(site.input(1), "Add")
     flat = site.facts.symbolic(site.input(0))
-    data = None if flatten is None else flatten.inputs[0]
     dims = site.facts.symbolic(data)
     if data is None or add is None or not flat or dims is None or len(dims) != 2:
         return None

@@ -61,8 +61,7 @@ def _repeated(site: Site) -> ir.Value | None:
 
 
 def _twice_not(site: Site) -> ir.Value | None:
-    inner = site.producer(site.input(0), "Not")
-    return None if inner is None else inner.inputs[0]
+    return site.before(site.input(0), "Not")
 
 
 _OPERATORS = ("Add", "Sub", "Mul", "Div", "Or")

@@ -44,13 +44,14 @@ def _known(site: Site) -> Relabelled | None:
     source, dims = site.input(0), site.facts.symbolic(out)
     if site.opset < _FIRST_OPSET or source is None or dims is None:
         return None
-    inner = site.producer(source, "Reshape")
-    for value in (inner.inputs[0] if inner is not None else None, source):
+    for value in (site.before(source, "Reshape"), source):
         before = site.facts.symbolic(value)
         if value is None or before is None:
             continue
+        # x itself, behind one Reshape or two.
         if before == dims:
             return Relabelled(value, None)
+        # A constant target of a single Reshape stays.
         if value is source and constant(site.input(1)) is not None:
             continue
         target = _target(before, dims)
@@ -92,10 +93,10 @@ class RoundTrip:
 
 
 def _round_trip(site: Site) -> RoundTrip | None:
-    transpose = site.producer(site.input(0), "Transpose")
-    merge = None if transpose is None else site.producer(transpose.inputs[0], "Reshape")
-    if transpose is None or merge is None:
+    nodes = site.chain(site.input(0), "Transpose", "Reshape")
+    if nodes is None:
         return None
+    transpose, merge = nodes
     source = merge.inputs[0]
     order = transpose.attributes.get_ints("perm")
     before, merged = site.facts.symbolic(source), site.facts.symbolic(merge.outputs[0])

@@ -120,14 +120,8 @@ def _unsplit(site: Site) -> ir.Value | None:
     return site.input(0) if len(site.node.outputs) == 1 else None
 
 
-@dataclass(frozen=True)
-class Joined:
-    """The parts of a Concat with those of the Concats among them."""
-
-    parts: tuple[ir.Value | None, ...]
-
-
-def _nested(site: Site) -> Joined | None:
+def _nested(site: Site) -> list[ir.Value | None] | None:
+    """Return the parts of a Concat with those of the Concats among them."""
     rank = site.facts.rank(site.node.outputs[0])
     if not rank:
         return None
@@ -142,13 +136,13 @@ def _nested(site: Site) -> Joined | None:
             and site.read_elsewhere(value, (site.node,)) is None
         )
         parts.extend(inner.inputs if alone and inner is not None else (value,))
-    return Joined(tuple(parts)) if len(parts) > len(site.node.inputs) else None
+    return parts if len(parts) > len(site.node.inputs) else None
 
 
-def _join(site: Site, match: Joined, build: Build) -> Rewritten:
+def _join(site: Site, parts: list[ir.Value | None], build: Build) -> Rewritten:
     out = site.node.outputs[0]
     axis = site.node.attributes.get_int("axis", 0)
-    return {out: build.op("Concat", list(match.parts), {"axis": axis}, like=out)}
+    return {out: build.op("Concat", parts, {"axis": axis}, like=out)}
 
 
 def _chosen(site: Site) -> ir.Value | None:

@@ -102,11 +102,8 @@ def _rewrite(site: Site, match: Cancelled, build: Build) -> Rewritten:
     for node in match.chain:
         path = _path(node)
         inputs = [current if value is path else _moved(build, value, back) for value in node.inputs]
-        attributes = {name: attribute.value for name, attribute in node.attributes.items()}
         last = node is match.chain[-1]
-        current = build.op(
-            node.op_type, inputs, attributes, domain=node.domain, like=out if last else None
-        )
+        current = build.again(node, inputs, like=out if last else None)
     return {out: current}
 
 

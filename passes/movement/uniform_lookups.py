@@ -113,8 +113,7 @@ def _take(site: Site, match: Row, build: Build) -> Rewritten:
     inputs = list(node.inputs)
     index = build.constant(np.asarray(match.index, np.int64), "row")
     inputs[match.operand] = build.op("Gather", [match.table, index], {"axis": 0})
-    attributes = {name: attribute.value for name, attribute in node.attributes.items()}
-    return {out: build.op(node.op_type, inputs, attributes, like=out)}
+    return {out: build.again(node, inputs, like=out)}
 
 
 RULES = (

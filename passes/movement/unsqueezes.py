@@ -57,11 +57,14 @@ def _pattern(site: Site) -> Ones | None:
     second = _axes(outer, max(middle, end))
     if first is None or second is None:
         return None
+    # Unsqueeze(Unsqueeze(x, a), b).
     if inner.op_type == outer.op_type == "Unsqueeze":
         return Ones(source, "Unsqueeze", _put_in(first, second, end))
+    # Squeeze(Squeeze(x, a), b).
     if inner.op_type == outer.op_type == "Squeeze":
         left = [axis for axis in range(start) if axis not in first]
         return Ones(source, "Squeeze", tuple(sorted([*first, *(left[a] for a in second)])))
+    # Squeeze(Unsqueeze(x, a), b).
     if inner.op_type == "Unsqueeze" and set(second) < set(first):
         kept = [axis for axis in range(middle) if axis not in second]
         return Ones(source, "Unsqueeze", tuple(kept.index(a) for a in first if a not in second))

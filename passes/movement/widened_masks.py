@@ -19,7 +19,7 @@ import onnx_ir as ir
 from leptonc.passes.facts.sizes import Size
 from leptonc.passes.rewriting.broadcasting import BROADCASTING, all_true, broadcast
 from leptonc.passes.rewriting.build import Build
-from leptonc.passes.rewriting.reuse import Operand, once
+from leptonc.passes.rewriting.reuse import replayed
 from leptonc.passes.rewriting.rule import Rewritten, Rule
 from leptonc.passes.rewriting.site import Site, commuted
 
@@ -122,14 +122,9 @@ def _is_single(site: Site, value: ir.Value | None) -> bool:
 
 def _rebuild(site: Site, match: Widened, build: Build) -> Rewritten:
     node, out = site.node, site.node.outputs[0]
-    value = match.narrow.source
-    for step, place in match.narrow.steps:
-        operands: list[Operand] = [*step.inputs[:place], value, *step.inputs[place + 1 :]]
-        attributes = {name: attribute.value for name, attribute in step.attributes.items()}
-        value = once(site, build, step.op_type, operands, attributes, place=place)
+    value = replayed(site, build, match.narrow.source, match.narrow.steps)
     inputs = [*node.inputs[: match.place], value, *node.inputs[match.place + 1 :]]
-    attributes = {name: attribute.value for name, attribute in node.attributes.items()}
-    return {out: build.op(node.op_type, inputs, attributes, like=out)}
+    return {out: build.again(node, inputs, like=out)}
 
 
 RULES = (Rule("widened-mask", BROADCASTING, _widened, None, _rebuild),)

@@ -84,6 +84,18 @@ class Build:
                 self._facts.carry(like, value)
         return tuple(values)
 
+    def again(
+        self,
+        node: ir.Node,
+        inputs: Sequence[ir.Value | None],
+        *,
+        like: ir.Value | None,
+        **changes: AttributeValue | None,
+    ) -> ir.Value:
+        """Make a node like `node` on other inputs, with changed attributes; None leaves one out."""
+        attributes = attributes_of(node, **changes)
+        return self.op(node.op_type, inputs, attributes, domain=node.domain, like=like)
+
     def constant(self, array: np.ndarray[Any, Any], stem: str = "") -> ir.Value:
         """Make a weight that is small enough to hold in memory."""
         name = self._names.fresh(stem or f"{self._stem}_constant")
@@ -127,3 +139,9 @@ class Build:
     def _keep(self, value: ir.Value) -> ir.Value:
         self.weights.append(value)
         return value
+
+
+def attributes_of(node: ir.Node, **changes: AttributeValue | None) -> dict[str, Any]:
+    """Return the attributes of `node` by name, with some changed; None leaves one out."""
+    old = {name: attribute.value for name, attribute in node.attributes.items()}
+    return {name: value for name, value in {**old, **changes}.items() if value is not None}

@@ -5,14 +5,14 @@ Rules fire once for each layer; what does not depend on the layer is made for th
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import onnx_ir as ir
 
 from leptonc.passes.graph.constants import constant_ints
 from leptonc.passes.graph.insertion import AttributeValue
-from leptonc.passes.rewriting.build import Build
+from leptonc.passes.rewriting.build import Build, attributes_of
 from leptonc.passes.rewriting.site import Site
 
 Attributes = Mapping[str, AttributeValue]
@@ -60,9 +60,18 @@ def once(
     return build.op(op_type, inputs, attributes)
 
 
+def replayed(
+    site: Site, build: Build, value: ir.Value, steps: Iterable[tuple[ir.Node, int]]
+) -> ir.Value:
+    """Return what `steps` compute from `value`, each node with the place of its running input."""
+    for node, place in steps:
+        operands = [*node.inputs[:place], value, *node.inputs[place + 1 :]]
+        value = once(site, build, node.op_type, operands, attributes_of(node), place=place)
+    return value
+
+
 def _same(node: ir.Node, operands: Sequence[Operand], attributes: Attributes, build: Build) -> bool:
-    found = {name: attribute.value for name, attribute in node.attributes.items()}
-    if found != dict(attributes) or len(node.inputs) != len(operands):
+    if attributes_of(node) != dict(attributes) or len(node.inputs) != len(operands):
         return False
     for value, wanted in zip(node.inputs, operands, strict=True):
         equal = _holds(value, wanted, build) if isinstance(wanted, tuple) else value is wanted

@@ -84,6 +84,25 @@ class Site:
             return None
         return node if has_plain_attributes(node) else None
 
+    def chain(self, value: ir.Value | None, *operators: str) -> tuple[ir.Node, ...] | None:
+        """Return the nodes behind `value`, each the producer of the first input of the one before.
+
+        None when they are not of `operators`, the last node first, one each.
+        """
+        nodes: list[ir.Node] = []
+        for name in operators:
+            node = self.producer(value, name)
+            if node is None:
+                return None
+            nodes.append(node)
+            value = node.inputs[0]
+        return tuple(nodes)
+
+    def before(self, value: ir.Value | None, *operators: str) -> ir.Value | None:
+        """Return the first input of the node that `producer` finds, or None."""
+        node = self.producer(value, *operators)
+        return None if node is None else node.inputs[0]
+
     def tensor(self, value: ir.Value | None) -> ir.TensorProtocol | None:
         """Return the tensor that `value` always holds, or None."""
         return constant(value)

@@ -16,7 +16,8 @@ from exports import kept_export
 from leptonc.compiler.export.onnx_export import ExportedGraph
 from leptonc.compiler.running.graph_runner import GraphRunner
 from leptonc.compiler.settings.tolerance import Tolerance
-from leptonc.compiler.sources.source import Source, open_source
+from leptonc.compiler.sources.opening import open_source
+from leptonc.compiler.sources.source import Source
 from leptonc.compiler.verification.comparison import OutputError, compare_outputs
 from leptonc.compiler.verification.trials import Trial, reference_trials
 from leptonc.passes import PassStats, optimize

@@ -12,7 +12,7 @@ import onnx_ir as ir
 import pytest
 from recipes import MLP, write_recipe
 
-from leptonc.compiler import cli, driver, lowering
+from leptonc.compiler import cli, driver, rewriting
 from leptonc.compiler.cli import main
 from leptonc.passes.errors import PassError
 from leptonc.runtime import load
@@ -139,7 +139,7 @@ def test_exit_1_when_a_pass_breaks_the_graph(tmp_path, monkeypatch, capfd):
     def broken(model, *, target="generic", plugins=()):
         raise PassError("the pass 'fold' left a dangling input", where="node 'x'")
 
-    monkeypatch.setattr(lowering, "optimize", broken)
+    monkeypatch.setattr(rewriting, "optimize", broken)
     recipe = write_recipe(tmp_path)
     assert main(["compile", str(recipe), "-q", "-o", str(tmp_path / "m.lepton")]) == 1
     assert "the pass 'fold'" in capfd.readouterr().err
@@ -234,7 +234,7 @@ def test_exit_5_for_a_folder_that_does_not_exist(tmp_path, capfd):
 
 
 def test_exit_6_when_a_rewrite_changes_the_answer(tmp_path, monkeypatch, capfd):
-    optimize = lowering.optimize
+    optimize = rewriting.optimize
 
     def wrong(model, *, target="generic", plugins=()):
         stats = optimize(model, target=target, plugins=plugins)
@@ -243,7 +243,7 @@ def test_exit_6_when_a_rewrite_changes_the_answer(tmp_path, monkeypatch, capfd):
         relu.metadata_props["leptonc.pass"] = "clean"
         return stats
 
-    monkeypatch.setattr(lowering, "optimize", wrong)
+    monkeypatch.setattr(rewriting, "optimize", wrong)
     recipe = write_recipe(tmp_path)
     assert main(["compile", str(recipe), "-q", "-o", str(tmp_path / "m.lepton")]) == 6
     err = capfd.readouterr().err

@@ -14,7 +14,7 @@ import onnx_ir as ir
 from leptonc.backends import find_backend, parse_target
 from leptonc.backends.pack import pack
 from leptonc.runtime.artifact.layout import CHUNK
-from leptonc.runtime.artifact.reader import SectionData, stage_artifact
+from leptonc.runtime.artifact.writer import SectionData, stage_artifact
 
 BATCH = {"name": "batch", "min": 1, "max": 8}
 

@@ -11,7 +11,7 @@ import pytest
 from leptonc.passes.base import PassStats
 from leptonc.passes.errors import ModelError, PassError, PassRefusedError
 from leptonc.passes.graph.validity import find_problem
-from leptonc.passes.pipeline import STAMP, Context, run_passes
+from leptonc.passes.pipeline import PASS_KEY, Context, run_passes
 
 GRAPH = """
 agraph (float[2] x, bool c) => (float[2] y, float[2] z) <float[2] w = {1, 2}> {
@@ -235,7 +235,9 @@ def test_nodes_that_changed_carry_the_name_of_the_pass(parse):
         changing.graph.append(new)
 
     run_passes(model, (Edit(edit),))
-    stamps = {found.op_type: found.metadata_props.get(STAMP) for found in model.graph.all_nodes()}
+    stamps = {
+        found.op_type: found.metadata_props.get(PASS_KEY) for found in model.graph.all_nodes()
+    }
     assert stamps == {
         "Neg": None,
         "If": None,

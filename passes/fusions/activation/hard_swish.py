@@ -40,6 +40,7 @@ def _pattern(site: Site) -> Activation | None:
 def _line(site: Site, found: Activation) -> tuple[float, float, float] | None:
     """Return the slope, the offset and the upper bound of what is clipped at 0."""
     node, inner = found.function, found.inner
+    # x * HardSigmoid(x).
     if node.op_type == "HardSigmoid":
         slope, offset = (
             node.attributes.get_float("alpha", 0.2),
@@ -48,6 +49,7 @@ def _line(site: Site, found: Activation) -> tuple[float, float, float] | None:
         if not inner.keys() <= _LINE:
             return None
         return slope * inner.get((1, 0), 0.0), offset + slope * inner.get((0, 0), 0.0), 1.0
+    # x * clip(a*x + b, 0, h).
     if len(node.inputs) != 3 or inner.keys() != _LINE:
         return None
     low, high = (number(site, value, found.x) for value in node.inputs[1:])

@@ -18,7 +18,7 @@ from leptonc.passes.rewriting.build import Build
 from leptonc.passes.rewriting.rule import Rewritten, Rule
 from leptonc.passes.rewriting.scalars import kept_dtype, number, read_outside
 from leptonc.passes.rewriting.site import Site, commuted
-from leptonc.passes.targets import GENERIC, ORT_CPU, ORT_CUDA
+from leptonc.passes.targets import NOT_PRIMITIVE
 
 # From here on tanh is 1 in float32.
 _SATURATED = 10.0
@@ -48,6 +48,7 @@ def _softplus(site: Site, value: ir.Value | None, x: ir.Value) -> tuple[ir.Node,
         return None
     if node.op_type == "Softplus":
         return (node,) if node.inputs[0] is x else None
+    # where(x > t, x, softplus(x)).
     above = site.producer(node.inputs[0], "Greater")
     if above is None or above.inputs[0] is not x or node.inputs[1] is not x:
         return None
@@ -66,14 +67,4 @@ def _rewrite(site: Site, match: Mish, build: Build) -> Rewritten:
     return {output: build.op("Mish", [match.x], like=output)}
 
 
-RULES = (
-    Rule(
-        "mish",
-        ("Mul",),
-        _pattern,
-        _check,
-        _rewrite,
-        targets=frozenset({GENERIC, ORT_CPU, ORT_CUDA}),
-        opset=18,
-    ),
-)
+RULES = (Rule("mish", ("Mul",), _pattern, _check, _rewrite, NOT_PRIMITIVE, opset=18),)

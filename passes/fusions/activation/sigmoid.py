@@ -19,7 +19,7 @@ from leptonc.passes.rewriting.build import Build
 from leptonc.passes.rewriting.rule import Rewritten, Rule
 from leptonc.passes.rewriting.scalars import KERNEL_FLOATS, kept_dtype, read_outside
 from leptonc.passes.rewriting.site import Site
-from leptonc.passes.targets import GENERIC, ORT_CPU, ORT_CUDA
+from leptonc.passes.targets import GENERIC, ORT
 
 _OUTER: Polynomial = {(1, 1): 1.0}
 
@@ -51,13 +51,7 @@ def _quick_gelu(site: Site, match: Activation, build: Build) -> Rewritten:
     return {output: made}
 
 
-SWISH = Rule("swish", ("Mul",), _pattern, _check, _swish, targets=frozenset({GENERIC}), opset=24)
-QUICK_GELU = Rule(
-    "quick-gelu",
-    ("Mul",),
-    _pattern,
-    _kernel_check,
-    _quick_gelu,
-    targets=frozenset({ORT_CPU, ORT_CUDA}),
+RULES = (
+    Rule("swish", ("Mul",), _pattern, _check, _swish, frozenset({GENERIC}), opset=24),
+    Rule("quick-gelu", ("Mul",), _pattern, _kernel_check, _quick_gelu, ORT),
 )
-RULES = (SWISH, QUICK_GELU)

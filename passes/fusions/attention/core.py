@@ -1,6 +1,6 @@
 """Recognises an attention.
 
-    context = softmax(scores) @ V        scores: see attention_scores.py
+    context = softmax(scores) @ V        scores: see `scores`
 
 The Softmax goes over the last axis. Around it exporters write a Cast to float32 and back, in
 half precision, and after it a guard that turns the NaN of a row without any key into zeros:
@@ -20,6 +20,7 @@ import onnx_ir as ir
 from leptonc.passes.facts.sizes import Size, number
 from leptonc.passes.fusions.attention.heads import Heads, read_heads, without_past
 from leptonc.passes.fusions.attention.scores import Scores, read_scores
+from leptonc.passes.rewriting.scalars import read_outside
 from leptonc.passes.rewriting.site import Site
 
 # From here on Softmax goes over one axis, and not over all that follow it.
@@ -193,10 +194,9 @@ def _only_reader(site: Site, value: ir.Value, op_type: str) -> ir.Node | None:
 def obstacle(site: Site, found: Attention) -> str | None:
     """Return why no operator can stand for `found`, or None."""
     query, key, value = found.query, found.key, found.value
-    for node in found.nodes[1:]:
-        reason = site.read_elsewhere(node.outputs[0], found.nodes)
-        if reason is not None:
-            return reason
+    reason = read_outside(site, found.nodes[1:])
+    if reason is not None:
+        return reason
     for name, heads in (("keys", key), ("values", value)):
         if heads.batch != query.batch:
             return f"the {name} are not known to have as many examples as the queries"

@@ -9,8 +9,6 @@ from seeing the attention.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from leptonc.passes.fusions.attention.core import guarded_value
 from leptonc.passes.fusions.attention.mask import total_bounds
 from leptonc.passes.fusions.attention.scores import Scores, read_scores
@@ -19,32 +17,26 @@ from leptonc.passes.rewriting.rule import Rewritten, Rule
 from leptonc.passes.rewriting.site import Site
 
 
-@dataclass(frozen=True)
-class _Guard:
-    scores: Scores
-
-
-def _pattern(site: Site) -> _Guard | None:
+def _pattern(site: Site) -> Scores | None:
     if len(site.node.inputs) != 3:
         return None
     softmax = site.producer(guarded_value(site, site.node), "Softmax")
-    scores = None if softmax is None else read_scores(site, softmax.inputs[0])
-    return None if scores is None else _Guard(scores)
+    return None if softmax is None else read_scores(site, softmax.inputs[0])
 
 
-def _check(site: Site, match: _Guard) -> str | None:
-    dtype = site.facts.dtype(match.scores.nodes[0].outputs[0])
-    total = None if dtype is None else total_bounds(site, match.scores.terms, dtype)
+def _check(site: Site, match: Scores) -> str | None:
+    dtype = site.facts.dtype(match.nodes[0].outputs[0])
+    total = None if dtype is None else total_bounds(site, match.terms, dtype)
     if total is None or total.empty_rows:
         return "the mask might have a row of nothing but -inf"
     return None
 
 
-def _rewrite(site: Site, match: _Guard, build: Build) -> Rewritten:
+def _rewrite(site: Site, match: Scores, build: Build) -> Rewritten:
     del match, build
     kept = site.input(2)
     assert kept is not None
     return {site.node.outputs[0]: kept}
 
 
-RULE: Rule[_Guard] = Rule("attention-guard", ("Where",), _pattern, _check, _rewrite)
+RULE: Rule[Scores] = Rule("attention-guard", ("Where",), _pattern, _check, _rewrite)

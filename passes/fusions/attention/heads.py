@@ -170,11 +170,10 @@ def _repeated(site: Site, value: ir.Value, axes: str) -> tuple[ir.Value, int] | 
     if "n" not in axes:
         return None
     place = axes.index("n")
-    reshape = site.producer(value, "Reshape")
-    expand = None if reshape is None else site.producer(reshape.inputs[0], "Expand")
-    unsqueeze = None if expand is None else site.producer(expand.inputs[0], "Unsqueeze")
-    if expand is None or unsqueeze is None:
+    nodes = site.chain(value, "Reshape", "Expand", "Unsqueeze")
+    if nodes is None:
         return None
+    _, expand, unsqueeze = nodes
     inner = unsqueeze.inputs[0]
     dims, wide = site.facts.symbolic(inner), site.facts.symbolic(expand.outputs[0])
     narrow, after = site.facts.symbolic(expand.inputs[0]), site.facts.symbolic(value)
@@ -210,8 +209,7 @@ def _joined(site: Site, value: ir.Value, axes: str) -> tuple[ir.Value, Past] | N
 def _flattened(
     site: Site, split: ir.Value, batch: Size, rows: Size, width: Size
 ) -> tuple[ir.Value | None, float]:
-    node = site.producer(split, "Reshape")
-    flat = None if node is None else node.inputs[0]
+    flat = site.before(split, "Reshape")
     if flat is None or site.facts.symbolic(flat) != (batch, rows, width):
         return None, 1.0
     value, factor, _ = peel_scale(site, flat)

@@ -84,8 +84,7 @@ def _chosen(site: Site, term: Term) -> Padding | None:
 def _kept(site: Site, condition: ir.Value, fill: float, *, keeps: bool) -> Padding | None:
     if keeps:
         return Padding(condition, fill)
-    flip = site.producer(condition, "Not")
-    kept = None if flip is None else flip.inputs[0]
+    kept = site.before(condition, "Not")
     return None if kept is None else Padding(kept, fill)
 
 

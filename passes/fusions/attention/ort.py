@@ -32,7 +32,7 @@ from leptonc.passes.graph.insertion import AttributeValue
 from leptonc.passes.rewriting.build import Build
 from leptonc.passes.rewriting.rule import Rewritten, Rule
 from leptonc.passes.rewriting.site import Site
-from leptonc.passes.targets import ORT_CPU, ORT_CUDA
+from leptonc.passes.targets import ORT, ORT_CPU, ORT_CUDA
 
 _DOMAIN = "com.microsoft"
 
@@ -129,19 +129,8 @@ def _whole(site: Site, found: Attention, build: Build) -> Rewritten:
     return emit(found, build, Operator("Attention", _DOMAIN, attributes, flat=True), inputs)
 
 
-_TARGETS = frozenset({ORT_CPU, ORT_CUDA})
-
 RULES: tuple[Rule[Attention], ...] = (
-    Rule("packed-attention", ("MatMul",), _projected, _check_projected, _whole, _TARGETS),
-    Rule(
-        "multi-head-attention-past",
-        ("MatMul",),
-        with_past,
-        _check_multi_head,
-        _multi_head,
-        _TARGETS,
-    ),
-    Rule(
-        "multi-head-attention", ("MatMul",), without_join, _check_multi_head, _multi_head, _TARGETS
-    ),
+    Rule("packed-attention", ("MatMul",), _projected, _check_projected, _whole, ORT),
+    Rule("multi-head-attention-past", ("MatMul",), with_past, _check_multi_head, _multi_head, ORT),
+    Rule("multi-head-attention", ("MatMul",), without_join, _check_multi_head, _multi_head, ORT),
 )

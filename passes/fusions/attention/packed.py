@@ -21,7 +21,7 @@ from leptonc.passes.facts.sizes import number
 from leptonc.passes.rewriting.build import Build
 from leptonc.passes.rewriting.rule import Rewritten, Rule
 from leptonc.passes.rewriting.site import Site
-from leptonc.passes.targets import GENERIC, ORT_CPU, ORT_CUDA
+from leptonc.passes.targets import NOT_PRIMITIVE
 
 # From [B, S, parts, N, D] to [parts, B, N, S, D].
 _PERM = (2, 0, 3, 1, 4)
@@ -46,8 +46,7 @@ class _Packed:
 def _pattern(site: Site) -> _Packed | None:
     if site.opset < _OPSET or site.attribute_ints("perm") != _PERM:
         return None
-    cut = site.producer(site.input(0), "Reshape")
-    flat = None if cut is None else cut.inputs[0]
+    flat = site.before(site.input(0), "Reshape")
     turned = site.node.outputs[0]
     if flat is None or turned.is_graph_output():
         return None
@@ -124,10 +123,5 @@ def _rewrite(site: Site, match: _Packed, build: Build) -> Rewritten:
 
 
 RULE: Rule[_Packed] = Rule(
-    "unpack-heads",
-    ("Transpose",),
-    _pattern,
-    _check,
-    _rewrite,
-    frozenset({GENERIC, ORT_CPU, ORT_CUDA}),
+    "unpack-heads", ("Transpose",), _pattern, _check, _rewrite, NOT_PRIMITIVE
 )

@@ -27,7 +27,7 @@ from leptonc.passes.graph.insertion import AttributeValue
 from leptonc.passes.rewriting.build import Build
 from leptonc.passes.rewriting.rule import Rewritten, Rule
 from leptonc.passes.rewriting.site import Site
-from leptonc.passes.targets import GENERIC, ORT_CPU, ORT_CUDA
+from leptonc.passes.targets import NOT_PRIMITIVE
 
 _TYPES = frozenset(
     {ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE}
@@ -216,9 +216,7 @@ def _rewrite(site: Site, found: Attention | str, build: Build) -> Rewritten:
     return rewrite(site, found, build)
 
 
-_TARGETS = frozenset({GENERIC, ORT_CPU, ORT_CUDA})
-
 RULES: tuple[Rule[Any], ...] = (
-    Rule("attention-past", ("MatMul",), with_past, check, rewrite, _TARGETS, OPSET),
-    Rule("attention", ("MatMul",), _pattern, _check, _rewrite, _TARGETS, OPSET),
+    Rule("attention-past", ("MatMul",), with_past, check, rewrite, NOT_PRIMITIVE, opset=OPSET),
+    Rule("attention", ("MatMul",), _pattern, _check, _rewrite, NOT_PRIMITIVE, opset=OPSET),
 )

@@ -8,8 +8,6 @@ What was shaped in between may have been shaped before as well: then one Reshape
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import onnx_ir as ir
 
@@ -18,39 +16,29 @@ from leptonc.passes.rewriting.rule import Rewritten, Rule
 from leptonc.passes.rewriting.site import Site
 
 
-@dataclass(frozen=True)
-class _Turn:
-    before: ir.Value
-
-
-def _pattern(site: Site) -> _Turn | None:
-    turn = site.producer(site.input(0), "Transpose")
-    flat = None if turn is None else site.producer(turn.inputs[0], "Reshape")
-    if turn is None or flat is None or flat.inputs[0] is None:
+def _pattern(site: Site) -> ir.Value | None:
+    nodes = site.chain(site.input(0), "Transpose", "Reshape")
+    if nodes is None or site.at(nodes[0]).attribute_ints("perm") != (0, 2, 1):
         return None
-    if tuple(turn.attributes.get_ints("perm") or ()) != (0, 2, 1):
-        return None
-    return _Turn(flat.inputs[0])
+    return nodes[1].inputs[0]
 
 
-def _check(site: Site, match: _Turn) -> str | None:
-    turn = site.producer(site.input(0), "Transpose")
-    assert turn is not None
-    before, middle = site.facts.symbolic(match.before), site.facts.symbolic(turn.inputs[0])
-    after = site.facts.symbolic(site.node.outputs[0])
-    if before is None or middle is None or after is None or len(before) < 2:
+def _check(site: Site, before: ir.Value) -> str | None:
+    values = (before, site.before(site.input(0), "Transpose"), site.node.outputs[0])
+    whole, middle, after = (site.facts.symbolic(value) for value in values)
+    if whole is None or middle is None or after is None or len(whole) < 2:
         return "the dimensions are not known"
-    if len(middle) != 3 or middle[1:] != before[-2:]:
+    if len(middle) != 3 or middle[1:] != whole[-2:]:
         return "the last two axes are not kept"
-    if len(after) < 2 or after[-2:] != (before[-1], before[-2]):
+    if len(after) < 2 or after[-2:] != (whole[-1], whole[-2]):
         return "the last two axes are not turned"
-    if after[:-2] != before[:-2] and sum(size.number is None for size in after) > 1:
+    if after[:-2] != whole[:-2] and sum(size.number is None for size in after) > 1:
         return "the first axes are not restored, nor known"
     return None
 
 
-def _rewrite(site: Site, match: _Turn, build: Build) -> Rewritten:
-    old, before = site.node.outputs[0], match.before
+def _rewrite(site: Site, before: ir.Value, build: Build) -> Rewritten:
+    old = site.node.outputs[0]
     after = site.facts.symbolic(old)
     assert after is not None
     rank = len(after)
@@ -62,4 +50,4 @@ def _rewrite(site: Site, match: _Turn, build: Build) -> Rewritten:
     return {old: build.op("Transpose", [before], {"perm": perm}, like=old)}
 
 
-RULE: Rule[_Turn] = Rule("turn-last-axes", ("Reshape",), _pattern, _check, _rewrite)
+RULE: Rule[ir.Value] = Rule("turn-last-axes", ("Reshape",), _pattern, _check, _rewrite)

@@ -199,10 +199,8 @@ def _rewrite(site: Site, match: Scaled, build: Build) -> Rewritten:
         inputs[1] = _scaled_weight(build, layer, weight, scale)
     if before is not None or match.shift is not None:
         inputs.append(build.constant(new.astype(weight.numpy().dtype), "bias"))
-    attributes = {name: attribute.value for name, attribute in layer.attributes.items()}
-    if layer.op_type == "Gemm":
-        attributes.pop("beta", None)
-    return {out: build.op(layer.op_type, inputs, attributes, like=out)}
+    changes = {"beta": None} if layer.op_type == "Gemm" else {}
+    return {out: build.again(layer, inputs, like=out, **changes)}
 
 
 def _scaled_weight(

@@ -1,6 +1,6 @@
 """A BatchNormalization before a convolution or a linear layer, in its weights.
 
-With s and t per input channel as in `conv_affine`, and W_c the part of W for channel c:
+With s and t per input channel as in `affine`, and W_c the part of W for channel c:
 
     Conv(s*x + t, W) + b  =  Conv(x, s*W) + (b + sum over c and positions of t_c * W_c)
 
@@ -81,9 +81,8 @@ def _rewrite(site: Site, match: Before, build: Build) -> Rewritten:
         return product
 
     scaled = build.weight([weight], compute, dtype=weight.dtype, shape=shape, stem="weight")
-    attributes = {name: attribute.value for name, attribute in node.attributes.items()}
     inputs = [match.norm.inputs[0], scaled, build.constant(bias.astype(dtype), "bias")]
-    return {out: build.op("Conv", inputs, attributes, like=out)}
+    return {out: build.again(node, inputs, like=out)}
 
 
 def _by_row(numbers: Array, shape: tuple[int, ...], groups: int) -> Array:

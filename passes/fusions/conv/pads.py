@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from leptonc.passes.graph.constants import constant_ints
-from leptonc.passes.rewriting.build import Build
+from leptonc.passes.rewriting.build import Build, attributes_of
 from leptonc.passes.rewriting.rule import Rewritten, Rule
 from leptonc.passes.rewriting.site import Site
 
@@ -105,11 +105,13 @@ def _pool_check(site: Site, match: Padded) -> str | None:
     total = _total(match, pads)
     if any(pad >= kernel[index % spatial] for index, pad in enumerate(total)):
         return "a window could see nothing but padding"
+    # AveragePool: with zeros, which are counted.
     if node.op_type == "AveragePool":
         if match.value != 0.0:
             return f"it pads with {match.value}"
         counted = node.attributes.get_int("count_include_pad", 0)
         return None if counted or not any(pads) else "its own padding does not count, zeros do"
+    # MaxPool: with what is never the largest.
     if match.value == float("-inf"):
         return None
     positive = site.producer(match.source, *_NOT_NEGATIVE) is not None
@@ -127,11 +129,8 @@ def _take_pads(site: Site, match: Padded, build: Build) -> Rewritten:
     node, out = site.node, site.node.outputs[0]
     pads = own_pads(site, len(match.before) - 2)
     assert pads is not None
-    attributes = {name: attribute.value for name, attribute in node.attributes.items()}
-    attributes.pop("auto_pad", None)
-    attributes["pads"] = _total(match, pads)
-    if node.op_type == "AveragePool":
-        attributes["count_include_pad"] = 1
+    counted = {"count_include_pad": 1} if node.op_type == "AveragePool" else {}
+    attributes = attributes_of(node, auto_pad=None, pads=_total(match, pads), **counted)
     inputs = [match.source, *node.inputs[1:]]
     return {out: build.op(node.op_type, inputs, attributes, domain=node.domain, like=out)}
 

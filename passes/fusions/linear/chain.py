@@ -162,22 +162,9 @@ def _shift_rewrite(site: Site, match: Shifted, build: Build) -> Rewritten:
     return {layer.output: emit(build, layer, match.source, layer.weight, bias)}
 
 
-CHAIN = Rule(
-    name="linear-chain",
-    anchors=("MatMul", "Gemm", "Add"),
-    pattern=_chain_pattern,
-    check=_chain_check,
-    rewrite=_chain_rewrite,
-    opset=OPSET,
-)
+_ANCHORS = ("MatMul", "Gemm", "Add")
 
-SHIFT = Rule(
-    name="bias-linear",
-    anchors=("MatMul", "Gemm", "Add"),
-    pattern=_shift_pattern,
-    check=_shift_check,
-    rewrite=_shift_rewrite,
-    opset=OPSET,
+RULES = (
+    Rule("linear-chain", _ANCHORS, _chain_pattern, _chain_check, _chain_rewrite, opset=OPSET),
+    Rule("bias-linear", _ANCHORS, _shift_pattern, _shift_check, _shift_rewrite, opset=OPSET),
 )
-
-RULES = (CHAIN, SHIFT)

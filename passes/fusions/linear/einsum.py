@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from leptonc.passes.facts.dims_of_einsum import read_equation
-from leptonc.passes.fusions.linear.read import FLOATS
+from leptonc.passes.fusions.linear.read import no_floats
 from leptonc.passes.rewriting.build import Build
 from leptonc.passes.rewriting.rule import Rewritten, Rule
 from leptonc.passes.rewriting.site import Site
@@ -69,8 +69,9 @@ def _pattern(site: Site) -> _Product | None:
 
 
 def _check(site: Site, match: _Product) -> str | None:
-    if site.facts.dtype(site.node.outputs[0]) not in FLOATS:
-        return f"{site.node.outputs[0].name!r} is no tensor of floating-point numbers"
+    reason = no_floats(site)
+    if reason is not None:
+        return reason
     sizes = []
     for value, letters in match.operands:
         dims = site.facts.symbolic(value)

@@ -18,14 +18,14 @@ from typing import Any
 
 import onnx_ir as ir
 
-from leptonc.passes.fusions.linear.read import OPSET
-from leptonc.passes.rewriting.build import Build
+from leptonc.passes.fusions.linear.read import OPSET, extreme
+from leptonc.passes.rewriting.build import Build, attributes_of
 from leptonc.passes.rewriting.rule import Rewritten, Rule
 from leptonc.passes.rewriting.site import Site, commuted
-from leptonc.passes.targets import ORT_CPU, ORT_CUDA
+from leptonc.passes.targets import ORT, ORT_CPU
 
 _MICROSOFT = "com.microsoft"
-_FUSED = "com.microsoft.FusedMatMul"
+_PRODUCTS = ("MatMul", "com.microsoft.FusedMatMul")
 
 _CPU_TYPES = frozenset({ir.DataType.FLOAT})
 _CUDA_TYPES = frozenset({ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16})
@@ -56,10 +56,6 @@ def _unfit(site: Site, product: ir.Node) -> str | None:
     if any(product.attributes.get_int(name, 0) for name in ("transBatchA", "transBatchB")):
         return "its batch dimensions are transposed already"
     return None
-
-
-def _attributes(product: ir.Node) -> dict[str, Any]:
-    return {one.name: one.value for one in product.attributes.values()}
 
 
 @dataclass(frozen=True)
@@ -97,7 +93,7 @@ def _turned_check(site: Site, match: Turned) -> str | None:
 
 
 def _turned_rewrite(site: Site, match: Turned, build: Build) -> Rewritten:
-    inputs, attributes = list(site.node.inputs), _attributes(site.node)
+    inputs, attributes = list(site.node.inputs), attributes_of(site.node)
     inputs[match.index] = match.source
     name = ("transA", "transB")[match.index]
     attributes[name] = 0 if attributes.get(name, 0) else 1
@@ -134,48 +130,36 @@ def _factor(site: Site, scale: ir.Node, value: ir.Value, by: ir.Value) -> float 
     return 1.0 / number if number else math.inf
 
 
-def _pair(node: ir.Node) -> tuple[ir.Value, ir.Value] | None:
-    if len(node.inputs) != 2 or node.inputs[0] is None or node.inputs[1] is None:
-        return None
-    return node.inputs[0], node.inputs[1]
-
-
 def _after_pattern(site: Site) -> Scaled | None:
     for value, by in commuted(site.node):
-        product = site.producer(value, "MatMul", _FUSED)
-        inputs = None if product is None else _pair(product)
-        factor = None if product is None else _factor(site, site.node, value, by)
-        if product is not None and inputs is not None and factor is not None:
-            return Scaled(product, inputs, site.node, factor)
+        product = site.producer(value, *_PRODUCTS)
+        factor = _factor(site, site.node, value, by)
+        for inputs in commuted(product):
+            if product is not None and factor is not None:
+                return Scaled(product, inputs, site.node, factor)
     return None
 
 
 def _before_pattern(site: Site) -> Scaled | None:
-    pair = _pair(site.node)
-    if pair is None:
-        return None
-    for index, value in enumerate(pair):
-        scale = site.producer(value, "Mul", "Div")
-        for source, by in commuted(scale):
-            factor = None if scale is None else _factor(site, scale, source, by)
-            if scale is not None and factor is not None:
-                inputs = (source, pair[1]) if index == 0 else (pair[0], source)
-                return Scaled(site.node, inputs, scale, factor)
+    for left, right in commuted(site.node):
+        for index, value in enumerate((left, right)):
+            scale = site.producer(value, "Mul", "Div")
+            for source, by in commuted(scale):
+                factor = None if scale is None else _factor(site, scale, source, by)
+                if scale is not None and factor is not None:
+                    inputs = (source, right) if index == 0 else (left, source)
+                    return Scaled(site.node, inputs, scale, factor)
     return None
 
 
 def _scaled_check(site: Site, match: Scaled) -> str | None:
-    reason = _unfit(site, match.product)
-    if reason is not None:
-        return reason
-    if not 2.0**-40 <= abs(match.factor) <= 2.0**40:
-        return f"the factor {match.factor} is 0, not finite, or of an extreme size"
     inner = match.product if match.scale is site.node else match.scale
-    return site.read_elsewhere(inner.outputs[0], (site.node,))
+    reason = _unfit(site, match.product) or extreme(match.factor)
+    return reason or site.read_elsewhere(inner.outputs[0], (site.node,))
 
 
 def _scaled_rewrite(site: Site, match: Scaled, build: Build) -> Rewritten:
-    attributes = _attributes(match.product)
+    attributes = attributes_of(match.product)
     attributes["alpha"] = float(attributes.get("alpha", 1.0)) * match.factor
     output = site.node.outputs[0]
     made = build.op("FusedMatMul", list(match.inputs), attributes, domain=_MICROSOFT, like=output)
@@ -195,7 +179,7 @@ def _activation_check(site: Site, gemm: ir.Node) -> str | None:
 
 def _activation_rewrite(site: Site, gemm: ir.Node, build: Build) -> Rewritten:
     node = site.node
-    attributes: dict[str, Any] = {**_attributes(gemm), "activation": node.op_type}
+    attributes: dict[str, Any] = {**attributes_of(gemm), "activation": node.op_type}
     for name, default in _ACTIVATIONS[node.op_type]:
         attributes[f"activation_{name}"] = node.attributes.get_float(name, default)
     output = node.outputs[0]
@@ -203,46 +187,41 @@ def _activation_rewrite(site: Site, gemm: ir.Node, build: Build) -> Rewritten:
     return {output: made}
 
 
-_ORT = frozenset({ORT_CPU, ORT_CUDA})
-
-TRANSPOSE = Rule(
-    name="fused-matmul-transpose",
-    anchors=("MatMul", _FUSED),
-    pattern=_turned_pattern,
-    check=_turned_check,
-    rewrite=_turned_rewrite,
-    targets=_ORT,
-    opset=OPSET,
+RULES = (
+    Rule(
+        "fused-matmul-transpose",
+        _PRODUCTS,
+        _turned_pattern,
+        _turned_check,
+        _turned_rewrite,
+        ORT,
+        opset=OPSET,
+    ),
+    Rule(
+        "fused-matmul-scale",
+        ("Mul", "Div"),
+        _after_pattern,
+        _scaled_check,
+        _scaled_rewrite,
+        ORT,
+        opset=OPSET,
+    ),
+    Rule(
+        "scale-fused-matmul",
+        _PRODUCTS,
+        _before_pattern,
+        _scaled_check,
+        _scaled_rewrite,
+        ORT,
+        opset=OPSET,
+    ),
+    Rule(
+        "gemm-activation",
+        tuple(_ACTIVATIONS),
+        _activation_pattern,
+        _activation_check,
+        _activation_rewrite,
+        frozenset({ORT_CPU}),
+        opset=OPSET,
+    ),
 )
-
-SCALE_AFTER = Rule(
-    name="fused-matmul-scale",
-    anchors=("Mul", "Div"),
-    pattern=_after_pattern,
-    check=_scaled_check,
-    rewrite=_scaled_rewrite,
-    targets=_ORT,
-    opset=OPSET,
-)
-
-SCALE_BEFORE = Rule(
-    name="scale-fused-matmul",
-    anchors=("MatMul", _FUSED),
-    pattern=_before_pattern,
-    check=_scaled_check,
-    rewrite=_scaled_rewrite,
-    targets=_ORT,
-    opset=OPSET,
-)
-
-ACTIVATION = Rule(
-    name="gemm-activation",
-    anchors=tuple(_ACTIVATIONS),
-    pattern=_activation_pattern,
-    check=_activation_check,
-    rewrite=_activation_rewrite,
-    targets=frozenset({ORT_CPU}),
-    opset=OPSET,
-)
-
-RULES = (TRANSPOSE, SCALE_AFTER, SCALE_BEFORE, ACTIVATION)

@@ -15,7 +15,14 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from leptonc.passes.fusions.linear.read import OPSET, WIDE, is_row, known_tensor, stored_twice
+from leptonc.passes.fusions.linear.read import (
+    OPSET,
+    WIDE,
+    extreme,
+    is_row,
+    known_tensor,
+    stored_twice,
+)
 from leptonc.passes.rewriting.build import Build
 from leptonc.passes.rewriting.rule import Rewritten, Rule
 from leptonc.passes.rewriting.site import Site
@@ -52,6 +59,7 @@ def _check(site: Site, match: Factors) -> str | None:
         return None
     if site.tensor(match.bias) is None:
         return "the bias is no constant"
+    # 0 * C goes.
     if match.beta == 0.0:
         finite = bool(np.all(np.isfinite(known_tensor(match.bias).numpy())))
         return None if finite else "the bias is not finite"
@@ -62,9 +70,7 @@ def _unfit(site: Site, value: ir.Value, factor: float) -> str | None:
     dtype = known_tensor(value).dtype
     if dtype not in WIDE:
         return f"a weight of type {dtype.name} would be rounded once more"
-    if not 2.0**-40 <= abs(factor) <= 2.0**40:
-        return f"the factor {factor} is 0, not finite, or of an extreme size"
-    return stored_twice(site, value, (site.node,))
+    return extreme(factor) or stored_twice(site, value, (site.node,))
 
 
 def _rewrite(site: Site, match: Factors, build: Build) -> Rewritten:
@@ -106,27 +112,10 @@ def _zeros_pattern(site: Site) -> ir.Value | None:
 def _zeros_rewrite(site: Site, bias: ir.Value, build: Build) -> Rewritten:
     del bias
     output = site.node.outputs[0]
-    attributes = {one.name: one.value for one in site.node.attributes.values()}
-    attributes.pop("beta", None)
-    return {output: build.op("Gemm", list(site.node.inputs[:2]), attributes, like=output)}
+    return {output: build.again(site.node, site.node.inputs[:2], like=output, beta=None)}
 
 
-FACTORS = Rule(
-    name="gemm-factors",
-    anchors=("Gemm",),
-    pattern=_pattern,
-    check=_check,
-    rewrite=_rewrite,
-    opset=OPSET,
+RULES = (
+    Rule("gemm-factors", ("Gemm",), _pattern, _check, _rewrite, opset=OPSET),
+    Rule("gemm-zeros", ("Gemm",), _zeros_pattern, None, _zeros_rewrite, opset=OPSET),
 )
-
-ZEROS = Rule(
-    name="gemm-zeros",
-    anchors=("Gemm",),
-    pattern=_zeros_pattern,
-    check=None,
-    rewrite=_zeros_rewrite,
-    opset=OPSET,
-)
-
-RULES = (FACTORS, ZEROS)

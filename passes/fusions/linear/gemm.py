@@ -16,14 +16,12 @@ the form with fewer nodes is the better one: Gemm where no Reshape is needed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import onnx_ir as ir
 
-from leptonc.passes.fusions.linear.read import FLOATS, OPSET, is_row, known_tensor, wide_row
-from leptonc.passes.rewriting.build import Build
+from leptonc.passes.fusions.linear.read import OPSET, is_row, known_tensor, no_floats, wide_row
+from leptonc.passes.rewriting.build import Build, attributes_of
 from leptonc.passes.rewriting.rule import Rewritten, Rule
 from leptonc.passes.rewriting.site import Site, commuted
 
@@ -50,14 +48,13 @@ def _sum_pattern(site: Site) -> Sum | None:
 
 def _sum_check(site: Site, match: Sum) -> str | None:
     product = match.product
-    output = product.outputs[0]
-    dtype = site.facts.dtype(output)
-    if dtype not in FLOATS:
-        return f"{output.name!r} is no tensor of floating-point numbers"
     columns = _columns(site, product)
+    reason = no_floats(site.at(product))
+    if reason is not None:
+        return reason
     if not _broadcasts(site, match.addend, _rows(site, product), columns):
         return f"{match.addend.name!r} is not known to broadcast to the product"
-    reason = site.read_elsewhere(output, (site.node,))
+    reason = site.read_elsewhere(product.outputs[0], (site.node,))
     if reason is not None:
         return reason
     bias = _bias(product)
@@ -74,7 +71,7 @@ def _sum_rewrite(site: Site, match: Sum, build: Build) -> Rewritten:
     product, addend = match.product, match.addend
     output = site.node.outputs[0]
     bias = _bias(product)
-    attributes = _attributes(product)
+    attributes = attributes_of(product)
     if bias is None:
         attributes.pop("beta", None)
     else:
@@ -95,10 +92,6 @@ def _total(build: Build, first: ir.Value, second: ir.Value, width: int) -> ir.Va
 
 def _bias(product: ir.Node) -> ir.Value | None:
     return product.inputs[2] if len(product.inputs) > 2 else None
-
-
-def _attributes(product: ir.Node) -> dict[str, Any]:
-    return {attribute.name: attribute.value for attribute in product.attributes.values()}
 
 
 def _rows(site: Site, product: ir.Node) -> int | None:
@@ -122,14 +115,8 @@ def _broadcasts(site: Site, addend: ir.Value, rows: int | None, columns: int | N
     )
 
 
-@dataclass(frozen=True)
-class Turned:
-    """A product and, for each of its operands, the value that is transposed to give it."""
-
-    sources: Mapping[int, ir.Node]
-
-
-def _turned_pattern(site: Site) -> Turned | None:
+def _turned_pattern(site: Site) -> dict[int, ir.Node] | None:
+    """Return the Transpose of each operand of a product that has one."""
     node = site.node
     if len(node.inputs) < 2 or any(site.facts.rank(value) != 2 for value in node.inputs[:2]):
         return None
@@ -138,26 +125,23 @@ def _turned_pattern(site: Site) -> Turned | None:
         turn = site.producer(node.inputs[index], "Transpose")
         if turn is not None and site.at(turn).attribute_ints("perm") in (None, (1, 0)):
             found[index] = turn
-    return Turned(found) if found else None
+    return found or None
 
 
-def _turned_check(site: Site, match: Turned) -> str | None:
-    if site.facts.dtype(site.node.outputs[0]) not in FLOATS:
-        return f"{site.node.outputs[0].name!r} is no tensor of floating-point numbers"
-    for turn in match.sources.values():
+def _turned_check(site: Site, turns: dict[int, ir.Node]) -> str | None:
+    reason = no_floats(site)
+    for turn in turns.values():
         if turn.inputs[0] is None:
             return "the Transpose has no input"
-        reason = site.read_elsewhere(turn.outputs[0], (site.node,))
-        if reason is not None:
-            return reason
-    return None
+        reason = reason or site.read_elsewhere(turn.outputs[0], (site.node,))
+    return reason
 
 
-def _turned_rewrite(site: Site, match: Turned, build: Build) -> Rewritten:
+def _turned_rewrite(site: Site, turns: dict[int, ir.Node], build: Build) -> Rewritten:
     node = site.node
     inputs = list(node.inputs)
-    attributes = _attributes(node) if node.op_type == "Gemm" else {}
-    for index, turn in match.sources.items():
+    attributes = attributes_of(node) if node.op_type == "Gemm" else {}
+    for index, turn in turns.items():
         name = ("transA", "transB")[index]
         inputs[index] = turn.inputs[0]
         attributes[name] = 0 if attributes.get(name, 0) else 1
@@ -165,22 +149,14 @@ def _turned_rewrite(site: Site, match: Turned, build: Build) -> Rewritten:
     return {output: build.op("Gemm", inputs, attributes, like=output)}
 
 
-MATMUL_ADD = Rule(
-    name="matmul-add-gemm",
-    anchors=("Add",),
-    pattern=_sum_pattern,
-    check=_sum_check,
-    rewrite=_sum_rewrite,
-    opset=OPSET,
+RULES = (
+    Rule(
+        "transpose-gemm",
+        ("MatMul", "Gemm"),
+        _turned_pattern,
+        _turned_check,
+        _turned_rewrite,
+        opset=OPSET,
+    ),
+    Rule("matmul-add-gemm", ("Add",), _sum_pattern, _sum_check, _sum_rewrite, opset=OPSET),
 )
-
-TRANSPOSE_MATMUL = Rule(
-    name="transpose-gemm",
-    anchors=("MatMul", "Gemm"),
-    pattern=_turned_pattern,
-    check=_turned_check,
-    rewrite=_turned_rewrite,
-    opset=OPSET,
-)
-
-RULES = (TRANSPOSE_MATMUL, MATMUL_ADD)

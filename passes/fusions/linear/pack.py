@@ -23,8 +23,6 @@ known. `primitive` stays separate: those engines join the products by themselves
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import onnx_ir as ir
 
@@ -42,7 +40,7 @@ from leptonc.passes.fusions.linear.read import (
 from leptonc.passes.rewriting.build import Build
 from leptonc.passes.rewriting.rule import Rewritten, Rule
 from leptonc.passes.rewriting.site import Site
-from leptonc.passes.targets import GENERIC, ORT_CPU, ORT_CUDA
+from leptonc.passes.targets import NOT_PRIMITIVE, ORT_CPU
 
 # The most rows for which packing is faster in ONNX Runtime on a CPU.
 _FEW_ROWS = 16
@@ -54,21 +52,15 @@ _FEW_LAYERS = 4
 _FARTHEST = 128
 
 
-@dataclass(frozen=True)
-class Siblings:
-    """Layers of one input, in graph order."""
-
-    layers: tuple[Linear, ...]
-
-
-def _pattern(site: Site) -> Siblings | None:
+def _pattern(site: Site) -> tuple[Linear, ...] | None:
+    """Return the layers of one input, in graph order."""
     first = read_product(site, site.node.outputs[0])
     if first is None:
         return None
     found = _readers(site, first)
     if len(found) < 2 or found[0].product is not site.node:
         return None
-    return Siblings(tuple(_with_bias(site, layer) for layer in found))
+    return tuple(_with_bias(site, layer) for layer in found)
 
 
 def _readers(site: Site, first: Linear) -> list[Linear]:
@@ -157,10 +149,10 @@ def _with_bias(site: Site, layer: Linear) -> Linear:
     return whole if whole is not None and whole.product is layer.product else layer
 
 
-def _check(site: Site, match: Siblings) -> str | None:
-    if site.target == ORT_CPU and not _few_rows(site, match.layers[0]):
+def _check(site: Site, layers: tuple[Linear, ...]) -> str | None:
+    if site.target == ORT_CPU and not _few_rows(site, layers[0]):
         return "the copies of Split cost more than one product saves, unless rows are few"
-    for layer in match.layers:
+    for layer in layers:
         reason = _shared(site, layer)
         if reason is not None:
             return reason
@@ -172,9 +164,8 @@ def _few_rows(site: Site, layer: Linear) -> bool:
     return dims is not None and int(np.prod(dims[:-1], dtype=np.int64)) <= _FEW_ROWS
 
 
-def _rewrite(site: Site, match: Siblings, build: Build) -> Rewritten:
-    first = match.layers[0]
-    layers = match.layers
+def _rewrite(site: Site, layers: tuple[Linear, ...], build: Build) -> Rewritten:
+    first = layers[0]
     if not first.gemm and sum(layer.bias is not None for layer in layers) < 2:
         layers = tuple(Linear(x.product, None, x.input, x.weight, None) for x in layers)
     widths = [layer.sizes[1] for layer in layers]
@@ -230,14 +221,8 @@ def _packed_bias(build: Build, layers: tuple[Linear, ...]) -> ir.Value:
     return build.weight(sources, pack, dtype=dtype, shape=(sum(widths),))
 
 
-PACK = Rule(
-    name="packed-linear",
-    anchors=("MatMul", "Gemm"),
-    pattern=_pattern,
-    check=_check,
-    rewrite=_rewrite,
-    targets=frozenset({GENERIC, ORT_CPU, ORT_CUDA}),
-    opset=OPSET,
+RULES = (
+    Rule(
+        "packed-linear", ("MatMul", "Gemm"), _pattern, _check, _rewrite, NOT_PRIMITIVE, opset=OPSET
+    ),
 )
-
-RULES = (PACK,)

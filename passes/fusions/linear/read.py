@@ -29,6 +29,9 @@ FLOATS = frozenset(
 # by something else is rounded once more, to eleven bits or fewer.
 WIDE = frozenset({ir.DataType.FLOAT, ir.DataType.DOUBLE})
 
+# Sizes of factors whose product with a weight stays in the range of float32.
+SMALLEST, LARGEST = 2.0**-40, 2.0**40
+
 # Gemm takes its bias by broadcasting, and no bias at all, since this opset.
 OPSET = 11
 
@@ -84,6 +87,21 @@ class Linear:
         """K and N."""
         first, second = (int(size) for size in self.tensor.shape.numpy())
         return (second, first) if self.transposed else (first, second)
+
+
+def no_floats(site: Site) -> str | None:
+    """Return why the node computes no numbers that a product could take, or None."""
+    value = site.node.outputs[0]
+    if site.facts.dtype(value) in FLOATS:
+        return None
+    return f"{value.name!r} is no tensor of floating-point numbers"
+
+
+def extreme(factor: float | None) -> str | None:
+    """Return why a product with `factor` may leave the range of float32, or None."""
+    if factor is not None and SMALLEST <= abs(factor) <= LARGEST:
+        return None
+    return f"the factor {factor} is 0, not finite, or of an extreme size"
 
 
 def known_tensor(value: ir.Value) -> ir.TensorProtocol:

@@ -15,7 +15,7 @@ The second Reshape must give back the dimensions of `x`, with N for K. That is k
 where at most one dimension is open (the rest follows, the number of elements being the same),
 and otherwise from sizes by name.
 
-It saves a node and the shape arithmetic, at no cost in time (see linear_gemm), and lets
+It saves a node and the shape arithmetic, at no cost in time (see `gemm`), and lets
 the rules for attention see the layer in one form. A weight that is stored transposed for transB
 is stored the other way round; one that somebody else reads too is left as it is.
 """
@@ -37,6 +37,7 @@ from leptonc.passes.fusions.linear.read import (
 )
 from leptonc.passes.rewriting.build import Build
 from leptonc.passes.rewriting.rule import Rewritten, Rule
+from leptonc.passes.rewriting.scalars import read_outside
 from leptonc.passes.rewriting.site import Site
 
 
@@ -77,19 +78,10 @@ def _check(site: Site, match: Rows) -> str | None:
             return f"the Reshape is not known to give back the dimensions of {x.name!r}"
     if (site.facts.rank(layer.bias) or 0) > len(before):
         return "the bias has more dimensions than the input"
-    reason = _read_between(site, layer)
+    reason = read_outside(site, layer.nodes)
     if reason is None and layer.transposed:
         reason = stored_twice(site, layer.weight, layer.nodes)
     return reason
-
-
-def _read_between(site: Site, layer: Linear) -> str | None:
-    inside = (*layer.nodes, site.node)
-    for node in layer.nodes:
-        reason = site.read_elsewhere(node.outputs[0], inside)
-        if reason is not None:
-            return reason
-    return None
 
 
 def _same_rows(before: Dims, after: Dims) -> bool:
@@ -133,7 +125,7 @@ def _move_check(site: Site, match: Rows) -> str | None:
         shape = site.facts.content(site.input(1))
         if shape is None or any(size.number == 0 for size in shape):
             return "the Reshape may copy dimensions of its input"
-    reason = _read_between(site, layer)
+    reason = read_outside(site, layer.nodes)
     flattened = layer.input
     reason = reason or site.read_elsewhere(flattened, (layer.product,))
     if reason is None and layer.transposed:
@@ -142,28 +134,12 @@ def _move_check(site: Site, match: Rows) -> str | None:
 
 
 def _move_rewrite(site: Site, match: Rows, build: Build) -> Rewritten:
-    attributes = {one.name: one.value for one in site.node.attributes.values()}
     output = site.node.outputs[0]
-    shaped = build.op("Reshape", [match.source, site.input(1)], attributes, like=output)
+    shaped = build.again(site.node, [match.source, site.input(1)], like=output)
     return {output: _matmul(site, match.layer, shaped, build)}
 
 
-BOTH = Rule(
-    name="reshape-gemm-reshape",
-    anchors=("Reshape",),
-    pattern=_pattern,
-    check=_check,
-    rewrite=_rewrite,
-    opset=OPSET,
+RULES = (
+    Rule("reshape-gemm-reshape", ("Reshape",), _pattern, _check, _rewrite, opset=OPSET),
+    Rule("gemm-reshape", ("Reshape",), _pattern, _move_check, _move_rewrite, opset=OPSET),
 )
-
-ONE = Rule(
-    name="gemm-reshape",
-    anchors=("Reshape",),
-    pattern=_pattern,
-    check=_move_check,
-    rewrite=_move_rewrite,
-    opset=OPSET,
-)
-
-RULES = (BOTH, ONE)

@@ -18,13 +18,14 @@ which would be stored twice.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
 from leptonc.passes.fusions.linear.read import (
+    LARGEST,
     OPSET,
+    SMALLEST,
     WIDE,
     Array,
     Linear,
@@ -40,16 +41,13 @@ from leptonc.passes.fusions.linear.read import (
 from leptonc.passes.rewriting.build import Build
 from leptonc.passes.rewriting.rule import Rewritten, Rule
 from leptonc.passes.rewriting.site import Site, commuted
-from leptonc.passes.targets import GENERIC, ORT_CPU, ORT_CUDA, PRIMITIVE
+from leptonc.passes.targets import NOT_PRIMITIVE, PRIMITIVE
 
 # Nodes that move elements, and change none.
 _MOVES = ("Reshape", "Transpose", "Squeeze", "Unsqueeze", "Identity")
 
 # The most nodes between a factor and the layer that takes it.
 _FARTHEST = 8
-
-# Sizes of factors whose product with a weight stays in the range of float32.
-_SMALLEST, _LARGEST = 2.0**-40, 2.0**40
 
 
 @dataclass(frozen=True)
@@ -134,44 +132,42 @@ def _unfit(factor: ir.Value, layer: Linear) -> str | None:
     if dtype not in WIDE or tensor.dtype != dtype:
         return f"a weight of type {dtype.name} would be rounded once more"
     sizes = np.abs(tensor.numpy().astype(np.float64))
-    if not bool(np.all((sizes >= _SMALLEST) & (sizes <= _LARGEST))):
+    if not bool(np.all((sizes >= SMALLEST) & (sizes <= LARGEST))):
         return f"{factor.name!r} is 0, not finite, or of an extreme size"
     return None
 
 
 def _after_rewrite(site: Site, match: Scaled, build: Build) -> Rewritten:
-    layer = match.layer
-    factor = known_tensor(match.factor)
-    columns = layer.sizes[1]
-
-    def scale(array: Array, by: Array) -> Array:
-        row = by.reshape(-1, 1) if layer.transposed else by.reshape(-1)
-        return array / row if match.divides else array * row
+    layer, columns = match.layer, match.layer.sizes[1]
 
     def scale_row(array: Array, by: Array) -> Array:
         row = wide_row(array, columns)
         return row / by.reshape(-1) if match.divides else row * by.reshape(-1)
 
-    tensor = layer.tensor
-    weight = build.weight(
-        (tensor, factor), scale, dtype=tensor.dtype, shape=tuple(tensor.shape.numpy())
-    )
+    weight = _scaled_weight(build, layer, match.factor, divides=match.divides, inputs=False)
     bias = None
     if layer.bias is not None:
-        source = known_tensor(layer.bias)
+        source, factor = known_tensor(layer.bias), known_tensor(match.factor)
         bias = build.weight((source, factor), scale_row, dtype=source.dtype, shape=(columns,))
     value = emit(build, layer, layer.input, weight, bias)
     for node, index in reversed(match.path):
-        value = _again(build, node, index, value)
+        inputs = [*node.inputs[:index], value, *node.inputs[index + 1 :]]
+        value = build.again(node, inputs, like=node.outputs[0])
     return {site.node.outputs[0]: value}
 
 
-def _again(build: Build, node: ir.Node, index: int, value: ir.Value) -> ir.Value:
-    """Make `node` with another input."""
-    inputs = list(node.inputs)
-    inputs[index] = value
-    attributes: dict[str, Any] = {one.name: one.value for one in node.attributes.values()}
-    return build.op(node.op_type, inputs, attributes, like=node.outputs[0])
+def _scaled_weight(
+    build: Build, layer: Linear, factor: ir.Value, *, divides: bool, inputs: bool
+) -> ir.Value:
+    """Make the weight of `layer` times or by a number for each of its inputs, or of its outputs."""
+    tensor = layer.tensor
+
+    def scale(array: Array, by: Array) -> Array:
+        row = by.reshape(-1, 1) if layer.transposed != inputs else by.reshape(-1)
+        return array / row if divides else array * row
+
+    shape = tuple(tensor.shape.numpy())
+    return build.weight((tensor, known_tensor(factor)), scale, dtype=tensor.dtype, shape=shape)
 
 
 @dataclass(frozen=True)
@@ -228,41 +224,22 @@ def _takes_factor(site: Site, node: ir.Node, value: ir.Value) -> bool:
 
 
 def _before_rewrite(site: Site, match: Fed, build: Build) -> Rewritten:
-    layer, tensor = match.layer, match.layer.tensor
     divides = match.by.op_type == "Div"
-
-    def scale(array: Array, by: Array) -> Array:
-        row = by.reshape(-1) if layer.transposed else by.reshape(-1, 1)
-        return array / row if divides else array * row
-
-    weight = build.weight(
-        (tensor, known_tensor(match.factor)),
-        scale,
-        dtype=tensor.dtype,
-        shape=tuple(tensor.shape.numpy()),
-    )
-    made = emit(build, layer, match.source, weight, layer.bias)
+    weight = _scaled_weight(build, match.layer, match.factor, divides=divides, inputs=True)
+    made = emit(build, match.layer, match.source, weight, match.layer.bias)
     return {site.node.outputs[0]: made}
 
 
-AFTER = Rule(
-    name="linear-scale",
-    anchors=("Mul", "Div"),
-    pattern=_after_pattern,
-    check=_after_check,
-    rewrite=_after_rewrite,
-    opset=OPSET,
+RULES = (
+    Rule("linear-scale", ("Mul", "Div"), _after_pattern, _after_check, _after_rewrite, opset=OPSET),
+    Rule(
+        name="scale-linear",
+        anchors=("MatMul", "Gemm"),
+        pattern=_before_pattern,
+        check=_before_check,
+        rewrite=_before_rewrite,
+        # The factor is as a rule that of a normalisation, which `primitive` leaves to the engine.
+        targets=NOT_PRIMITIVE,
+        opset=OPSET,
+    ),
 )
-
-BEFORE = Rule(
-    name="scale-linear",
-    anchors=("MatMul", "Gemm"),
-    pattern=_before_pattern,
-    check=_before_check,
-    rewrite=_before_rewrite,
-    # The factor is as a rule that of a normalisation, which `primitive` leaves to the engine.
-    targets=frozenset({GENERIC, ORT_CPU, ORT_CUDA}),
-    opset=OPSET,
-)
-
-RULES = (AFTER, BEFORE)

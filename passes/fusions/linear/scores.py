@@ -5,7 +5,7 @@
 
 For scores of attention, [B, H, S, S], from queries and keys of [B, H, S, D]: with D < S the
 factor is applied to fewer elements. Only where all sizes are known to be numbers and an operand
-is really smaller. ONNX Runtime's own product takes the factor itself (see linear_fused), and
+is really smaller. ONNX Runtime's own product takes the factor itself (see `engine_products`), and
 engines that fuse attention look for it at the scores: so for `generic` only.
 """
 
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from leptonc.passes.fusions.linear.read import FLOATS, OPSET
+from leptonc.passes.fusions.linear.read import OPSET, extreme, no_floats
 from leptonc.passes.rewriting.build import Build
 from leptonc.passes.rewriting.rule import Rewritten, Rule
 from leptonc.passes.rewriting.site import Site, commuted
@@ -43,15 +43,12 @@ def _pattern(site: Site) -> Scores | None:
 
 
 def _check(site: Site, match: Scores) -> str | None:
-    output = match.product.outputs[0]
-    if site.facts.dtype(output) not in FLOATS:
-        return f"{output.name!r} is no tensor of floating-point numbers"
-    number = site.scalar(match.factor)
-    if number is None or not 2.0**-40 <= abs(number) <= 2.0**40:
-        return f"the factor {number} is 0, not finite, or of an extreme size"
+    reason = no_floats(site.at(match.product)) or extreme(site.scalar(match.factor))
+    if reason is not None:
+        return reason
     if _smaller(site, match.product) is None:
         return "no operand is known to be smaller than the product"
-    return site.read_elsewhere(output, (site.node,))
+    return site.read_elsewhere(match.product.outputs[0], (site.node,))
 
 
 def _smaller(site: Site, product: ir.Node) -> int | None:
@@ -76,14 +73,6 @@ def _rewrite(site: Site, match: Scores, build: Build) -> Rewritten:
     return {output: build.op("MatMul", inputs, like=output)}
 
 
-SCORES = Rule(
-    name="scores-scale",
-    anchors=("Mul", "Div"),
-    pattern=_pattern,
-    check=_check,
-    rewrite=_rewrite,
-    targets=frozenset({GENERIC}),
-    opset=OPSET,
+RULES = (
+    Rule("scores-scale", ("Mul", "Div"), _pattern, _check, _rewrite, frozenset({GENERIC}), OPSET),
 )
-
-RULES = (SCORES,)

@@ -22,12 +22,11 @@ import numpy as np
 import onnx_ir as ir
 
 from leptonc.passes.fusions.norm.core import FLOATS
-from leptonc.passes.fusions.norm.parts import broadcasts
-from leptonc.passes.graph.insertion import AttributeValue
+from leptonc.passes.fusions.norm.parts import broadcasts, is_all
 from leptonc.passes.rewriting.build import Build
 from leptonc.passes.rewriting.rule import Rewritten, Rule
 from leptonc.passes.rewriting.site import Site, commuted
-from leptonc.passes.targets import GENERIC, ORT_CPU, ORT_CUDA
+from leptonc.passes.targets import NOT_PRIMITIVE
 
 Array = np.ndarray[Any, Any]
 
@@ -99,7 +98,7 @@ def _obstacle(site: Site, match: Affine, present: ir.Value | None) -> str | None
         return f"{weight.name!r} is not known to be of the shape of the normalised axes"
     if tensor is None and own != sizes:
         return f"{weight.name!r} is no constant, and not of the shape of the normalised axes"
-    if present is not None and not (before is not None and _is_one(before)):
+    if present is not None and not is_all(before, 1.0):
         if tensor is None or before is None:
             return f"{present.name!r} and {weight.name!r} are not both constant"
         if before.dtype != ir.DataType.FLOAT:
@@ -117,10 +116,6 @@ def _scale_check(site: Site, match: Affine) -> str | None:
 
 def _bias_check(site: Site, match: Affine) -> str | None:
     return _obstacle(site, match, bias_of(match.norm))
-
-
-def _is_one(tensor: ir.TensorProtocol) -> bool:
-    return bool((tensor.numpy() == 1).all())
 
 
 def _combined(
@@ -149,23 +144,15 @@ def _spread(array: Array, sizes: tuple[int, ...]) -> Array:
 def _take_scale(site: Site, match: Affine, build: Build) -> Rewritten:
     norm, out = match.norm, site.node.outputs[0]
     scale = site.tensor(norm.inputs[1])
-    present = None if scale is None or _is_one(scale) else scale
+    present = None if is_all(scale, 1.0) else scale
     weight = _combined(site, match, build, present, np.multiply)
-    return {out: again(build, norm, [norm.inputs[0], weight], norm.outputs[0])}
+    return {out: build.again(norm, [norm.inputs[0], weight], like=norm.outputs[0])}
 
 
 def _take_bias(site: Site, match: Affine, build: Build) -> Rewritten:
     norm, out = match.norm, site.node.outputs[0]
     bias = _combined(site, match, build, site.tensor(bias_of(norm)), np.add)
-    return {out: again(build, norm, [norm.inputs[0], norm.inputs[1], bias], norm.outputs[0])}
-
-
-def again(build: Build, norm: ir.Node, inputs: list[ir.Value | None], like: ir.Value) -> ir.Value:
-    """Make a node like `norm` on other inputs."""
-    attributes: dict[str, AttributeValue] = {
-        name: attribute.value for name, attribute in norm.attributes.items()
-    }
-    return build.op(norm.op_type, inputs, attributes, like=like)
+    return {out: build.again(norm, [*norm.inputs[:2], bias], like=norm.outputs[0])}
 
 
 @dataclass(frozen=True)
@@ -199,7 +186,7 @@ def _cast_check(site: Site, match: Between) -> str | None:
     if norm.attributes.get_int("stash_type", 1) != ir.DataType.FLOAT.value:
         return "the normalisation does not compute in float32"
     scale = site.tensor(norm.inputs[1])
-    if scale is None or not _is_one(scale) or bias_of(norm) is not None:
+    if not is_all(scale, 1.0) or bias_of(norm) is not None:
         return "the scale is applied before the cast"
     return site.read_elsewhere(norm.outputs[0], (site.node,)) or used_statistics(norm)
 
@@ -209,7 +196,7 @@ def _without_casts(site: Site, match: Between, build: Build) -> Rewritten:
     scale = site.tensor(norm.inputs[1])
     assert scale is not None
     ones = build.constant(np.ones(scale.shape.numpy(), FLOATS[ir.DataType.FLOAT16]), "norm_scale")
-    return {out: again(build, norm, [match.source, ones], out)}
+    return {out: build.again(norm, [match.source, ones], like=out)}
 
 
 RULES = (
@@ -222,6 +209,6 @@ RULES = (
         _cast_check,
         _without_casts,
         # Elsewhere the operator may compute in the type of its input.
-        targets=frozenset({GENERIC, ORT_CPU, ORT_CUDA}),
+        targets=NOT_PRIMITIVE,
     ),
 )

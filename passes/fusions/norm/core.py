@@ -8,7 +8,7 @@ With m the mean over trailing axes, e a small constant, and v = m(c^2):
 c^2 is Pow(c, 2) or Mul(c, c). The division is Div by Sqrt, or Mul by the Reciprocal of it, or a
 Pow by 0.5 or -0.5. The difference may be computed twice, and the deviation in a wider type. A
 scale may be multiplied in before the division. Scale and bias that follow are taken in by the
-rules of `norm_affine`.
+rules of `affine`.
 
 Over all axes after `[N, C]` the first form is InstanceNormalization too, whose scale is per
 channel. It is chosen where there are two such axes or more, unless a scale of their shape
@@ -33,7 +33,7 @@ from leptonc.passes.rewriting.build import Build
 from leptonc.passes.rewriting.rule import Rewritten, Rule
 from leptonc.passes.rewriting.scalars import read_outside
 from leptonc.passes.rewriting.site import Site, commuted
-from leptonc.passes.targets import GENERIC, ORT_CPU, ORT_CUDA
+from leptonc.passes.targets import NOT_PRIMITIVE, ORT
 
 FLOATS = {
     ir.DataType.FLOAT: np.float32,
@@ -95,10 +95,12 @@ def _with_source(
     nodes = found.inner
     if squared is not found.source:
         squared, nodes = (wide.source, (*nodes, *wide.nodes)) if wide.nodes else (squared, nodes)
+    # c = x.
     if not centre:
         if squared is not found.source or centred(site, squared, found.axes) is not None:
             return None
         return Normalised(squared, found.scale, found.axes, found.epsilon, nodes)
+    # c = x - m(x).
     top, again = centred(site, found.source, found.axes), centred(site, squared, found.axes)
     if top is None or again is None or top.source is not again.source:
         return None
@@ -206,8 +208,6 @@ def _instance(site: Site, match: Normalised, build: Build) -> Rewritten:
 
 
 _ANCHORS = ("Div", "Mul")
-_ORT = frozenset({ORT_CPU, ORT_CUDA})
-
 RULES = (
     Rule("instance-norm", _ANCHORS, _per_instance, _instance_check, _instance),
     Rule(
@@ -224,7 +224,7 @@ RULES = (
         _normalised(centre=False),
         last_axes_check,
         _emit("RMSNormalization"),
-        targets=frozenset({GENERIC, *_ORT}),
+        NOT_PRIMITIVE,
         opset=23,
     ),
     Rule(
@@ -233,6 +233,6 @@ RULES = (
         _normalised(centre=False),
         last_axes_check,
         _emit("SimplifiedLayerNormalization"),
-        targets=_ORT,
+        ORT,
     ),
 )

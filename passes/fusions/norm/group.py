@@ -22,8 +22,8 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from leptonc.passes.fusions.norm.affine import again
 from leptonc.passes.fusions.norm.core import FLOATS
+from leptonc.passes.fusions.norm.parts import is_all
 from leptonc.passes.graph.constants import constant
 from leptonc.passes.rewriting.build import Build
 from leptonc.passes.rewriting.rule import Rewritten, Rule
@@ -77,16 +77,12 @@ def _channels_check(site: Site, match: Channels) -> str | None:
         return "the scale or the bias is no constant"
     if scale.size != bias.size or match.numbers.size not in (1, scale.size):
         return "the scale or the bias is not one number per channel"
-    neutral = _all(scale, 1.0) and _all(bias, 0.0)
+    neutral = is_all(scale, 1.0) and is_all(bias, 0.0)
     if match.numbers.dtype != ir.DataType.FLOAT and not neutral and site.node.op_type == "Mul":
         return "two weights in half precision would be rounded once more"
-    if match.numbers.dtype != ir.DataType.FLOAT and not _all(bias, 0.0):
+    if match.numbers.dtype != ir.DataType.FLOAT and not is_all(bias, 0.0):
         return "two weights in half precision would be rounded once more"
     return site.read_elsewhere(norm.outputs[0], (site.node,))
-
-
-def _all(tensor: ir.TensorProtocol, number: float) -> bool:
-    return bool((tensor.numpy() == number).all())
 
 
 def _take_channels(site: Site, match: Channels, build: Build) -> Rewritten:
@@ -100,7 +96,7 @@ def _take_channels(site: Site, match: Channels, build: Build) -> Rewritten:
     else:
         pair = (scale.numpy(), bias.numpy() + factor)
     inputs = [norm.inputs[0], *(build.constant(array, "norm_weight") for array in pair)]
-    return {out: again(build, norm, inputs, norm.outputs[0])}
+    return {out: build.again(norm, inputs, like=norm.outputs[0])}
 
 
 @dataclass(frozen=True)
@@ -119,11 +115,12 @@ class Grouped:
 
 
 def _grouped(site: Site) -> Grouped | None:
-    norm = site.producer(site.input(0), "InstanceNormalization")
-    split = None if norm is None else site.producer(norm.inputs[0], "Reshape")
-    if norm is None or split is None or split.inputs[0] is None:
+    nodes = site.chain(site.input(0), "InstanceNormalization", "Reshape")
+    source = None if nodes is None else nodes[1].inputs[0]
+    if nodes is None or source is None:
         return None
-    return Grouped(split.inputs[0], split, norm)
+    norm, split = nodes
+    return Grouped(source, split, norm)
 
 
 def _grouped_check(site: Site, match: Grouped) -> str | None:
@@ -139,7 +136,7 @@ def _grouped_check(site: Site, match: Grouped) -> str | None:
     if facts.dtype(match.source) not in FLOATS:
         return "the element type is not float32 or float16"
     scale, bias = (constant(value) for value in norm.inputs[1:3])
-    if scale is None or bias is None or not (_all(scale, 1.0) and _all(bias, 0.0)):
+    if not (is_all(scale, 1.0) and is_all(bias, 0.0)):
         return "the scale or the bias within the groups is not neutral"
     return read_outside(site, (norm, match.split))
 
@@ -170,13 +167,7 @@ def _group(site: Site, match: Grouped, build: Build) -> Rewritten:
 
 RULES = (
     Rule(
-        "group-norm",
-        ("Reshape",),
-        _grouped,
-        _grouped_check,
-        _group,
-        targets=frozenset({GENERIC}),
-        opset=21,
+        "group-norm", ("Reshape",), _grouped, _grouped_check, _group, frozenset({GENERIC}), opset=21
     ),
     Rule("channel-norm-affine", ("Mul", "Add"), _channels, _channels_check, _take_channels),
 )

@@ -140,6 +140,11 @@ def deviation(site: Site, value: ir.Value, exponent: float) -> Deviation | None:
     return Deviation(part.source, axes, epsilon, (*root.nodes, *nodes, *part.nodes))
 
 
+def is_all(tensor: ir.TensorProtocol | None, wanted: float) -> bool:
+    """Whether every element of a constant is this number."""
+    return tensor is not None and bool((tensor.numpy() == wanted).all())
+
+
 def broadcasts(shape: Sequence[int], sizes: Sequence[int], rank: int) -> bool:
     """Whether `shape` broadcasts to `sizes`, the last of `rank` dimensions, and enlarges none."""
     extra = max(0, len(shape) - len(sizes))

@@ -5,7 +5,7 @@ With m the mean over the last axes, e a small constant, and v = m((x - m)^2):
     r = w / sqrt(v + e)        x*r + (b - m*r)  ->  LayerNormalization(x, 1) * w + b
 
 for `x*r + b - m*r = (x - m)*r + b`. Where w is left out, r is the reciprocal root itself. Scale
-and bias are taken in by the rules of `norm_affine`.
+and bias are taken in by the rules of `affine`.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from leptonc.passes.rewriting.build import Build
 from leptonc.passes.rewriting.rule import Rewritten, Rule
 from leptonc.passes.rewriting.scalars import KERNEL_FLOATS, kept_dtype, read_outside
 from leptonc.passes.rewriting.site import Site, commuted
-from leptonc.passes.targets import ORT_CPU, ORT_CUDA
+from leptonc.passes.targets import ORT, ORT_CUDA
 
 _TANH = ("Gelu", "com.microsoft.FastGelu")
 _ERF = ("Gelu", "com.microsoft.Gelu")
@@ -77,20 +77,6 @@ def _emit(operator: str) -> Callable[[Site, Biased, Build], Rewritten]:
 
 
 RULES = (
-    Rule(
-        "bias-gelu",
-        _ERF,
-        _pattern("none"),
-        _check,
-        _emit("BiasGelu"),
-        targets=frozenset({ORT_CUDA}),
-    ),
-    Rule(
-        "bias-fast-gelu",
-        _TANH,
-        _pattern("tanh"),
-        _check,
-        _emit("FastGelu"),
-        targets=frozenset({ORT_CPU, ORT_CUDA}),
-    ),
+    Rule("bias-gelu", _ERF, _pattern("none"), _check, _emit("BiasGelu"), frozenset({ORT_CUDA})),
+    Rule("bias-fast-gelu", _TANH, _pattern("tanh"), _check, _emit("FastGelu"), ORT),
 )

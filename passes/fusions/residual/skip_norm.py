@@ -25,6 +25,7 @@ from leptonc.passes.rewriting.site import Site, commuted
 from leptonc.passes.targets import ORT_CUDA
 
 _RMS = ("RMSNormalization", "SimplifiedLayerNormalization")
+_ANCHORS = ("LayerNormalization", *_RMS)
 
 
 @dataclass(frozen=True)
@@ -51,11 +52,13 @@ def _pattern(site: Site) -> Skip | None:
     if total is None or not commuted(total):
         return None
     sizes = _vector(site, site.input(1))
+    # z = (x + c) + r.
     for outer, other in commuted(total):
         add = site.producer(outer, "Add")
         for value, bias in commuted(add if _only_for(outer, total) else None):
             if _vector(site, bias) is not None and _vector(site, bias) == sizes:
                 return Skip(total, value, other, bias, (add,) if add is not None else ())
+    # z = x + r.
     left, right = commuted(total)[0]
     return Skip(total, left, right, None)
 
@@ -118,13 +121,4 @@ def _rewrite(site: Site, match: Skip, build: Build) -> Rewritten:
     return {out: made[0], total: made[3]}
 
 
-RULES = (
-    Rule(
-        "skip-norm",
-        ("LayerNormalization", *_RMS),
-        _pattern,
-        _check,
-        _rewrite,
-        targets=frozenset({ORT_CUDA}),
-    ),
-)
+RULES = (Rule("skip-norm", _ANCHORS, _pattern, _check, _rewrite, frozenset({ORT_CUDA})),)

@@ -1,7 +1,11 @@
-"""Which part of the last axis a value holds: a slice of it, or one piece of a split.
+"""Which part of the last axis a value holds, and how two parts make a whole.
 
 `x[..., a:b:s]` is written as Slice, or, for pieces side by side, as Split. With the length of the
-axis known, each is a range of positions, and two spellings of one part are equal.
+axis known, each is a range of positions, and two spellings of one part are equal. Two parts a and
+b of R/2 columns each are put together as
+
+    halves: Concat(a, b, axis=-1)
+    pairs:  Reshape(Concat(a[..., None], b[..., None], axis=-1))
 """
 
 from __future__ import annotations
@@ -34,6 +38,74 @@ def last_axis(site: Site, node: ir.Node, value: ir.Value) -> bool:
     """Whether the attribute `axis` of `node` names the last axis of `value`."""
     axis, rank = node.attributes.get_int("axis"), site.facts.rank(value)
     return axis is not None and (axis == -1 or (rank is not None and axis == rank - 1))
+
+
+@dataclass(frozen=True)
+class Joined:
+    """Two parts put together.
+
+    Attributes:
+        first: a.
+        second: b.
+        pairs: Their columns alternate; otherwise they stand side by side.
+        nodes: Those that put them together, the last one last.
+    """
+
+    first: ir.Value | None
+    second: ir.Value | None
+    pairs: bool
+    nodes: tuple[ir.Node, ...]
+
+    def as_wide_as(self, site: Site, x: ir.Value) -> bool:
+        """Whether the Reshape of pairs, which could give any shape, gives that of `x`."""
+        dims = site.facts.symbolic(x)
+        same = dims is not None and dims == site.facts.symbolic(self.nodes[-1].outputs[0])
+        return same or not self.pairs
+
+
+def joined(site: Site, value: ir.Value) -> Joined | None:
+    """Return the two parts that `value` is put together from, or None."""
+    reshape = site.producer(value, "Reshape")
+    concat = site.producer(value if reshape is None else reshape.inputs[0], "Concat")
+    if concat is None or len(concat.inputs) != 2 or not last_axis(site, concat, concat.outputs[0]):
+        return None
+    # Halves.
+    if reshape is None:
+        return Joined(concat.inputs[0], concat.inputs[1], False, (concat,))
+    # Pairs.
+    first, second = (_added_column(site, column) for column in concat.inputs)
+    if first is None or second is None:
+        return None
+    return Joined(first.inputs[0], second.inputs[0], True, (first, second, concat, reshape))
+
+
+def _added_column(site: Site, value: ir.Value | None) -> ir.Node | None:
+    """Return the Unsqueeze that adds a last axis."""
+    node = site.producer(value, "Unsqueeze")
+    rank = site.facts.rank(value)
+    if node is None or rank is None or len(node.inputs) != 2:
+        return None
+    return node if constant_ints(node.inputs[1]) in ((-1,), (rank - 1,)) else None
+
+
+def is_split(
+    site: Site, x: ir.Value, first: ir.Value | None, second: ir.Value | None, *, pairs: bool
+) -> bool:
+    """Whether `first` and `second` are the first and the second columns of the pairs of `x`."""
+    chains = [parts(site, value) for value in (x, first, second)]
+    for whole, one, other in common_parts(*chains):
+        half = len(whole.positions) // 2
+        if not half or len(whole.positions) % 2:
+            return False
+        columns = (
+            (slice(0, None, 2), slice(1, None, 2)) if pairs else (slice(half), slice(half, None))
+        )
+        if (
+            one.positions == whole.positions[columns[0]]
+            and other.positions == whole.positions[columns[1]]
+        ):
+            return True
+    return False
 
 
 def parts(site: Site, value: ir.Value | None) -> list[Part]:

@@ -4,8 +4,8 @@ A rotation turns the pair of columns (a, b) by the angle t to
 
     (a cos t - b sin t, b cos t + a sin t)
 
-Exporters write it with T, the quarter turn (a, b) -> (-b, a) (see `rotary_turns`), and tables
-that hold each column twice (see `rotary_tables`); or product by product (see `rotary_products`):
+Exporters write it with T, the quarter turn (a, b) -> (-b, a) (see `turns`), and tables
+that hold each column twice (see `tables`); or product by product (see `products`):
 
     x * cos + T(x) * sin                            ->  RotaryEmbedding(x, cos', sin')
     Concat(a * cos' - b * sin', b * cos' + a * sin')  ->  RotaryEmbedding(x, cos', sin')
@@ -22,19 +22,16 @@ and the offset 0 where they are the same for all of the batch.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from leptonc.passes.fusions.rotary.emit import TYPES, embed
 from leptonc.passes.fusions.rotary.layout import find_heads
-from leptonc.passes.fusions.rotary.products import Rotation, by_halves, by_pairs
+from leptonc.passes.fusions.rotary.products import Rotation, by_products
 from leptonc.passes.fusions.rotary.tables import Table, find_table
 from leptonc.passes.fusions.rotary.turns import find_turn
 from leptonc.passes.rewriting.build import Build
 from leptonc.passes.rewriting.rule import Rewritten, Rule
+from leptonc.passes.rewriting.scalars import read_outside
 from leptonc.passes.rewriting.site import Site, commuted
-from leptonc.passes.targets import GENERIC, ORT_CPU, ORT_CUDA
-
-Find = Callable[[Site], Rotation | None]
+from leptonc.passes.targets import GENERIC, ORT
 
 
 def _by_turn(site: Site) -> Rotation | None:
@@ -53,11 +50,8 @@ def _by_turn(site: Site) -> Rotation | None:
     return None
 
 
-_FORMS: dict[str, Find] = {"Add": _by_turn, "Concat": by_halves, "Reshape": by_pairs}
-
-
 def _rotation(site: Site) -> Rotation | None:
-    return _FORMS[site.node.op_type](site)
+    return _by_turn(site) if site.node.op_type == "Add" else by_products(site)
 
 
 def _shared(site: Site) -> Rotation | None:
@@ -77,11 +71,9 @@ def _check(site: Site, match: Rotation) -> str | None:
         return f"the operator is not made for {dtype.name if dtype else 'an unknown type'}"
     if match.heads is None:
         return "the tables are not known to have one row for each position"
-    inside = {*match.nodes, site.node}
-    for node in match.nodes:
-        reader = site.read_elsewhere(node.outputs[0], inside)
-        if reader is not None:
-            return reader
+    reader = read_outside(site, match.nodes)
+    if reader is not None:
+        return reader
     for name, value in (("cosines", match.cos), ("sines", match.sin)):
         table = _table(site, match, name)
         if table is None:
@@ -109,11 +101,10 @@ def _rewrite(site: Site, match: Rotation, build: Build) -> Rewritten:
     return {out: embed(site, build, x, known, match.heads, pairs=pairs, like=out)}
 
 
-_ORT = frozenset({ORT_CPU, ORT_CUDA})
-_ANCHORS = tuple(_FORMS)
+_ANCHORS = ("Add", "Concat", "Reshape")
 
 RULES = (
     Rule("rotary", _ANCHORS, _rotation, _check, _rewrite, frozenset({GENERIC}), opset=23),
-    Rule("rotary-shared", _ANCHORS, _shared, _check, _rewrite, _ORT),
-    Rule("rotary", _ANCHORS, _per_batch, _check, _rewrite, _ORT, opset=23),
+    Rule("rotary-shared", _ANCHORS, _shared, _check, _rewrite, ORT),
+    Rule("rotary", _ANCHORS, _per_batch, _check, _rewrite, ORT, opset=23),
 )

@@ -14,7 +14,7 @@ from leptonc.passes.facts.sizes import ONE, Size
 from leptonc.passes.fusions.rotary.layout import Heads
 from leptonc.passes.fusions.rotary.tables import Sizes, Table, cut_columns
 from leptonc.passes.rewriting.build import Build
-from leptonc.passes.rewriting.reuse import Attributes, Operand, ints, once
+from leptonc.passes.rewriting.reuse import Attributes, Operand, ints, once, replayed
 from leptonc.passes.rewriting.site import Site
 from leptonc.passes.targets import GENERIC, ORT_CPU, ORT_CUDA
 
@@ -100,11 +100,7 @@ def _half(site: Site, build: Build, table: Table) -> ir.Value:
             shape=[*shape[:-1], shape[-1] // 2],
             stem=value.name or "",
         )
-    for node, place in table.steps:
-        inputs = [*node.inputs[:place], value, *node.inputs[place + 1 :]]
-        attributes = {name: attribute.value for name, attribute in node.attributes.items()}
-        value = once(site, build, node.op_type, inputs, attributes, place=place)
-    return value
+    return replayed(site, build, value, table.steps)
 
 
 def _relabelled(site: Site, build: Build, value: ir.Value, lead: Sizes, wanted: Sizes) -> ir.Value:

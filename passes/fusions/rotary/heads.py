@@ -25,7 +25,7 @@ from leptonc.passes.rewriting.build import Build
 from leptonc.passes.rewriting.reuse import ints
 from leptonc.passes.rewriting.rule import Rewritten, Rule
 from leptonc.passes.rewriting.site import Site
-from leptonc.passes.targets import GENERIC, ORT_CPU, ORT_CUDA
+from leptonc.passes.targets import GENERIC, NOT_PRIMITIVE
 
 _SWAP = (0, 2, 1, 3)
 
@@ -64,8 +64,7 @@ def _swapped(site: Site) -> Swapped | None:
     count, width = dims[2].number, dims[3].number
     if not count or not width:
         return None
-    reshape = site.producer(heads, "Reshape")
-    rows = None if reshape is None else reshape.inputs[0]
+    rows = site.before(heads, "Reshape")
     if rows is None or site.facts.symbolic(rows) != (*dims[:2], number(count * width)):
         rows = None
     if rows is None and site.target == GENERIC:
@@ -98,19 +97,12 @@ class RoundTrip:
 
 def _round_trip(site: Site) -> RoundTrip | None:
     rotary = read_rotary(site, site.node.outputs[0])
-    outer = None if rotary is None else site.producer(rotary.x, "Reshape")
-    inner = None if outer is None else site.producer(outer.inputs[0], "Reshape")
-    if rotary is None or inner is None or inner.inputs[0] is None:
+    rows = None if rotary is None else site.before(site.before(rotary.x, "Reshape"), "Reshape")
+    if rotary is None or rows is None:
         return None
-    rows = inner.inputs[0]
     dims = site.facts.symbolic(rows)
     same = dims is not None and dims == site.facts.symbolic(rotary.x)
     return RoundTrip(rotary, rows) if same else None
-
-
-def _no_obstacle(site: Site, match: RoundTrip) -> str | None:
-    del site, match
-    return None
 
 
 def _direct(site: Site, match: RoundTrip, build: Build) -> Rewritten:
@@ -118,9 +110,7 @@ def _direct(site: Site, match: RoundTrip, build: Build) -> Rewritten:
     return {out: match.rotary.again(build, match.rows, out)}
 
 
-_TARGETS = frozenset({GENERIC, ORT_CPU, ORT_CUDA})
-
 RULES = (
-    Rule("rotary-before-heads", OPERATORS, _swapped, _check, _rewrite, _TARGETS),
-    Rule("rotary-rows", OPERATORS, _round_trip, _no_obstacle, _direct, _TARGETS),
+    Rule("rotary-before-heads", OPERATORS, _swapped, _check, _rewrite, NOT_PRIMITIVE),
+    Rule("rotary-rows", OPERATORS, _round_trip, None, _direct, NOT_PRIMITIVE),
 )

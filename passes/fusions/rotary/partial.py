@@ -23,7 +23,7 @@ from leptonc.passes.rewriting.build import Build
 from leptonc.passes.rewriting.reuse import ints
 from leptonc.passes.rewriting.rule import Rewritten, Rule
 from leptonc.passes.rewriting.site import Site
-from leptonc.passes.targets import GENERIC, ORT_CPU, ORT_CUDA
+from leptonc.passes.targets import NOT_PRIMITIVE
 
 
 @dataclass(frozen=True)
@@ -129,13 +129,4 @@ def _rewrite(site: Site, match: Partial, build: Build) -> Rewritten:
     return {out: build.op("Reshape", [turned, ints(build, 0, 0, count, length)], like=out)}
 
 
-RULES = (
-    Rule(
-        "rotary-partial",
-        ("Concat",),
-        _partial,
-        _check,
-        _rewrite,
-        frozenset({GENERIC, ORT_CPU, ORT_CUDA}),
-    ),
-)
+RULES = (Rule("rotary-partial", ("Concat",), _partial, _check, _rewrite, NOT_PRIMITIVE),)

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from leptonc.passes.fusions.rotary.emit import MICROSOFT
-from leptonc.passes.graph.insertion import AttributeValue
-from leptonc.passes.rewriting.build import Build
+from leptonc.passes.rewriting.build import Build, attributes_of
 from leptonc.passes.rewriting.site import Site, operator
 
 OPERATORS = ("RotaryEmbedding", f"{MICROSOFT}.RotaryEmbedding")
@@ -46,13 +45,8 @@ class Rotary:
 
     def again(self, build: Build, x: ir.Value, like: ir.Value | None, **changes: int) -> ir.Value:
         """Build the same rotation of another value, with other attributes; 0 leaves one out."""
-        attributes: dict[str, AttributeValue] = {
-            name: attribute.as_int() for name, attribute in self.node.attributes.items()
-        }
-        attributes.update(changes)
-        kept = {name: value for name, value in attributes.items() if value}
-        inputs = [x, *self.node.inputs[1:]]
-        return build.op("RotaryEmbedding", inputs, kept, domain=self.node.domain, like=like)
+        kept = {name: value or None for name, value in attributes_of(self.node, **changes).items()}
+        return build.again(self.node, [x, *self.node.inputs[1:]], like=like, **kept)
 
 
 def read_rotary(site: Site, value: ir.Value | None) -> Rotary | None:

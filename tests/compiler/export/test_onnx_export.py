@@ -11,7 +11,7 @@ from leptonc.compiler.errors import (
     ExportUnsupportedError,
     RecipeError,
 )
-from leptonc.compiler.export.onnx_export import LINE_KEY, export
+from leptonc.compiler.export.onnx_export import export
 from leptonc.compiler.running.graph_runner import GraphRunner
 from leptonc.compiler.settings.tolerance import Tolerance
 from leptonc.compiler.sources.dimensions import DynamicDim
@@ -21,6 +21,7 @@ from leptonc.compiler.sources.user_code import line_of_trace
 from leptonc.compiler.verification.comparison import compare_outputs
 from leptonc.compiler.verification.shape_probe import probe_dimensions
 from leptonc.compiler.verification.trials import reference_trials
+from leptonc.passes.pipeline import LINE_KEY
 
 BATCH = DynamicDim("batch", 1, 8)
 LENGTH = DynamicDim("length", 1, None)

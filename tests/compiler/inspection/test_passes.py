@@ -9,7 +9,8 @@ import pytest
 from rich.console import Console
 
 from leptonc.compiler.cli import main
-from leptonc.compiler.inspection.passes import NAMED, explain, record, render
+from leptonc.compiler.inspection.passes import explain, render
+from leptonc.compiler.manifest import NAMED, pass_entry
 from leptonc.passes.base import Firing, PassStats, Refusal
 from leptonc.runtime.errors import InputError
 
@@ -44,59 +45,11 @@ def printed(entries, plugins=()) -> str:
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines())
 
 
-def test_an_entry_groups_by_rule_and_reason():
-    assert record(SUMS) == {
-        "name": "sums",
-        "counts": {"[bold]": 2, "pad": 1},
-        "nodes_before": 9,
-        "nodes_after": 6,
-        "fired": [
-            {"rule": "[bold]", "count": 2, "nodes": ["mul_1", "mul_2"]},
-            {"rule": "pad", "count": 1, "nodes": ["add_2"]},
-        ],
-        "refused": [
-            {"rule": "", "reason": "it is too wide", "count": 1, "nodes": [""]},
-            {
-                "rule": "pad",
-                "reason": "'a' is also read by 'b'",
-                "count": 2,
-                "nodes": ["add_3", "add_1"],
-            },
-        ],
-        "refused_count": 3,
-        "removed": {"count": 3, "nodes": ["add_2", "mul_0", "mul_1"]},
-        "rewritten": {"count": 1, "nodes": ["new"]},
-    }
-
-
-def test_counts_are_complete_where_names_are_too_many():
-    many = 3 * NAMED
-    stats = PassStats(
-        "p",
-        (("r", many),),
-        many,
-        0,
-        tuple(Refusal(f"n{i}", f"reason {i:05}", "r") for i in range(many)),
-        tuple(Firing("rs"[i % 2], f"n{i}") for i in range(many)),
-        tuple(f"n{i}" for i in range(many)),
-    )
-    entry = record(stats)
-    assert [(group["count"], len(group["nodes"])) for group in entry["fired"]] == [
-        (many // 2, NAMED),
-        (many // 2, 0),
-    ]
-    assert len(entry["refused"]) == NAMED
-    assert entry["refused_count"] == many
-    assert entry["removed"] == {"count": many, "nodes": [f"n{i}" for i in range(NAMED)]}
-    assert len(json.dumps(entry)) < 200 * NAMED
-    assert f"and {many - NAMED} more near misses" in printed([entry])
-
-
 def test_the_printed_form_shows_rules_nodes_and_reasons():
-    idle = record(PassStats("idle", (), 6, 6))
+    idle = pass_entry(PassStats("idle", (), 6, 6))
     plugins = [{"name": "idle", "distribution": "acme", "version": "1.0", "stage": "fuse"}]
     assert (
-        printed([record(SUMS), idle], plugins)
+        printed([pass_entry(SUMS), idle], plugins)
         == """
 sums: nodes -3
 fired   times  at
@@ -110,10 +63,18 @@ found nothing to do: idle (from acme 1.0)"""
     )
 
 
+def test_near_misses_that_are_not_named_are_counted():
+    refused = tuple(Refusal(f"n{i}", f"reason {i:05}", "r") for i in range(2 * NAMED))
+    entry = pass_entry(PassStats("p", (), 9, 9, refused))
+    assert f"and {NAMED} more near misses" in printed([entry])
+
+
 def test_runs_of_one_pass_are_shown_together():
-    first = record(PassStats("p", (("r", 1),), 9, 8, (), (Firing("r", "a"),)))
-    between = record(PassStats("q", (("s", 1),), 8, 7, (), (Firing("s", "c"),)))
-    second = record(PassStats("p", (("r", 5),), 7, 2, (), tuple(Firing("r", c) for c in "bdefg")))
+    first = pass_entry(PassStats("p", (("r", 1),), 9, 8, (), (Firing("r", "a"),)))
+    between = pass_entry(PassStats("q", (("s", 1),), 8, 7, (), (Firing("s", "c"),)))
+    second = pass_entry(
+        PassStats("p", (("r", 5),), 7, 2, (), tuple(Firing("r", c) for c in "bdefg"))
+    )
     assert (
         printed([first, between, second])
         == """
@@ -130,7 +91,7 @@ s          1  c"""
 def test_a_pass_without_rules_says_which_nodes_it_removed_and_rewrote():
     stats = PassStats("clean", (("identities", 1),), 3, 2, removed=("gone",), rewritten=("b",))
     assert (
-        printed([record(stats)])
+        printed([pass_entry(stats)])
         == """
 clean: nodes -1
 fired            times  at

@@ -10,15 +10,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from leptonc.backends import parse_target
+from leptonc.backends import find_backend, parse_target
 from leptonc.backends.ort.backend import OrtBackend
+from leptonc.compiler.accuracy.stage import Settled
 from leptonc.compiler.calibration.observe import observe_ranges
 from leptonc.compiler.cli import main
 from leptonc.compiler.console.progress import Stages
-from leptonc.compiler.driver import Subject, open_and_export
-from leptonc.compiler.quantization.float_graph import account, float_graph, quantized
+from leptonc.compiler.job import Job
+from leptonc.compiler.manifest import quantization_entry
+from leptonc.compiler.quantization.float_graph import float_graph, quantized
 from leptonc.compiler.running.graph_runner import GraphRunner
 from leptonc.compiler.settings.compile_settings import CompileSettings
+from leptonc.compiler.subject import Subject, open_and_export
 from leptonc.passes.ranges import methods as range_methods
 from leptonc.passes.ranges.table import write_ranges
 from leptonc.passes.schedule import canonicalize
@@ -40,6 +43,11 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> tuple[Subject, Path]:
     return subject, table
 
 
+def job_for(subject: Subject, settings: CompileSettings) -> Job:
+    backend = find_backend(TARGET)
+    return Job(settings, subject.source, subject.trials, TARGET, backend, Path("unused"), Stages())
+
+
 @pytest.fixture(scope="module")
 def evaluate():
     sys.path.insert(0, str(MODELS))
@@ -55,15 +63,14 @@ def test_digits_lose_nothing_to_any_range_method(digits, evaluate, tmp_path, met
     settings = CompileSettings(
         DIGITS, Path("x.lepton"), precision="int8", calibration=table, range_method=method
     )
-    model = subject.model.clone()
-    floats = float_graph(model, subject.source, settings, TARGET, Stages())
-    made, _ = quantized(floats, floats.plan, TARGET)
+    floats = float_graph(job_for(subject, settings), subject.model.clone())
+    made, _ = quantized(floats, TARGET)
     before = evaluate(GraphRunner(subject.model.clone()))["accuracy"]
     after = evaluate(GraphRunner(made))["accuracy"]
     assert after >= before - 0.003
     payload = OrtBackend().build(made, TARGET, tmp_path)
     assert len(payload.integers) == len(floats.plan.quantized) == 4
-    about = account(settings, floats, floats.plan)
+    about = quantization_entry(settings, Settled(floats))
     assert {entry["range_method"] for entry in about["layers"]} == {method}
     assert about["calibration"]["samples"] == 100
 
@@ -73,8 +80,8 @@ def test_equal_inputs_give_equal_graphs(digits, tmp_path):
     settings = CompileSettings(DIGITS, Path("x.lepton"), precision="int8", calibration=table)
     graphs = []
     for name in ("a", "b"):
-        floats = float_graph(subject.model.clone(), subject.source, settings, TARGET, Stages())
-        made, _ = quantized(floats, floats.plan, TARGET)
+        floats = float_graph(job_for(subject, settings), subject.model.clone())
+        made, _ = quantized(floats, TARGET)
         graphs.append(OrtBackend().build(made, TARGET, tmp_path / name).graph)
     assert graphs[0] == graphs[1]
 

@@ -6,10 +6,11 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from leptonc.compiler.quantization.layer_noise import DYNAMIC, EXACT, RoundedLayer, layer_errors
+from leptonc.compiler.quantization.layer_noise import EXACT, RoundedLayer, layer_errors
 from leptonc.compiler.quantization.layer_statistics import statistics_in_groups
 from leptonc.compiler.quantization.smoothing import choose_smoothing
 from leptonc.passes.quantize.layer_matrix import layer_matrix
+from leptonc.passes.quantize.plan import DYNAMIC
 from leptonc.passes.rescale.smooth import find_smoothable
 from leptonc.runtime.errors import InputError
 
@@ -76,9 +77,9 @@ def test_patches_times_the_matrix_are_the_convolution():
     found = convolution()
     x = CHANCE.standard_normal((2, 2, 7, 8)).astype(np.float32)
     (layer,) = layers_of(found)
-    from leptonc.compiler.observed_graph import ObservedGraph
+    from leptonc.compiler.running.graph_runner import GraphRunner
 
-    answer = ObservedGraph(found, ["h"])({"x": x})
+    answer = GraphRunner(found, extra_outputs=["h"], optimised=True)({"x": x})
     rows = layer.inputs(answer["h"]) @ layer.weight()
     expected = np.moveaxis(answer["y"], 1, -1).reshape(-1, 5)
     np.testing.assert_allclose(rows, expected, rtol=1e-4, atol=1e-5)

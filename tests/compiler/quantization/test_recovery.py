@@ -10,11 +10,11 @@ import pytest
 
 from leptonc.compiler.calibration.held_samples import CalibrationSamples
 from leptonc.compiler.console.progress import Stages
-from leptonc.compiler.observed_graph import ObservedGraph
-from leptonc.compiler.plan_errors import plan_errors
 from leptonc.compiler.quantization.float_graph import FloatGraph
+from leptonc.compiler.quantization.layer_noise import plan_errors
 from leptonc.compiler.quantization.recovery import observed_again, recovered
 from leptonc.compiler.quantization.weight_rounding import round_weights
+from leptonc.compiler.running.graph_runner import GraphRunner
 from leptonc.passes.graph.fingerprint import fingerprint
 from leptonc.passes.quantize.default_plan import Quantization, default_plan
 from leptonc.passes.quantize.quantize import apply_plan
@@ -87,7 +87,9 @@ def samples_for(model, shape):
 def ranges_of(model, samples) -> Ranges:
     inner = [str(value.name) for node in model.graph for value in node.outputs]
     outputs = {str(value.name) for value in model.graph.outputs}
-    runner = ObservedGraph(model, [name for name in inner if name not in outputs])
+    runner = GraphRunner(
+        model, extra_outputs=[name for name in inner if name not in outputs], optimised=True
+    )
     totals = RangeTotals(
         fingerprint(model), [Observed(name, None, None) for name in ["x", *inner]], {}
     )
@@ -103,7 +105,7 @@ def floats_for(model, samples, method):
 
 
 def answers(model, samples):
-    runner = ObservedGraph(model, [])
+    runner = GraphRunner(model, optimised=True)
     return [runner(each) for each in samples.inputs]
 
 

@@ -10,7 +10,7 @@ import torch
 
 from leptonc.compiler.errors import PickleRefusedError, SourceError
 from leptonc.compiler.export.onnx_export import export
-from leptonc.compiler.sources.source import open_source
+from leptonc.compiler.sources.opening import open_source
 
 
 class Net(torch.nn.Module):

@@ -7,6 +7,7 @@ import pytest
 import torch
 from transformers import (
     BertConfig,
+    BertForSequenceClassification,
     BertModel,
     T5Config,
     T5EncoderModel,
@@ -16,7 +17,7 @@ from transformers import (
 )
 
 from leptonc.compiler.errors import PickleRefusedError, SourceError
-from leptonc.compiler.sources.source import open_source
+from leptonc.compiler.sources.opening import open_source
 from leptonc.compiler.verification.trials import reference_trials
 
 SMALL = {
@@ -102,6 +103,57 @@ def test_an_incomplete_folder_is_named(bert, damage, message):
         open_source(str(bert))
     assert caught.value.exit_code == 3
     assert str(bert) in str(caught.value)
+
+
+def more_layers(folder):
+    change(folder, num_hidden_layers=2)
+
+
+def another_vocabulary(folder):
+    change(folder, vocab_size=60)
+
+
+def unknown_class(folder):
+    change(folder, architectures=["BertForNothing"])
+
+
+def missing_head(folder):
+    change(folder, architectures=["BertForSequenceClassification"])
+
+
+def change(folder, **values):
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (more_layers, r"16 weights of BertModel are missing.*encoder\.layer\.1\..* and 8 more"),
+        (another_vocabulary, r"another shape.*word_embeddings.*\[50, 16\].*\[60, 16\]"),
+        (unknown_class, "has no model class 'BertForNothing'"),
+        (missing_head, "2 weights of BertForSequenceClassification.*classifier.bias"),
+    ],
+)
+def test_weights_are_never_made_up(bert, damage, message):
+    damage(bert)
+    with pytest.raises(SourceError, match=message) as caught:
+        open_source(str(bert))
+    assert caught.value.exit_code == 3
+
+
+def test_weights_that_are_left_unread_are_said(tmp_path):
+    BertForSequenceClassification(BertConfig(vocab_size=50, **SMALL)).save_pretrained(tmp_path)
+    change(tmp_path, architectures=["BertModel"])
+    assert open_source(str(tmp_path)).notes == (
+        "weights in the files that BertModel does not have: classifier.bias, classifier.weight",
+    )
+
+
+def test_the_fingerprint_covers_what_is_read_and_nothing_else(bert):
+    before = open_source(str(bert)).fingerprint
+    (bert / "other.safetensors").write_bytes(b"not a weight of this model")
+    assert open_source(str(bert)).fingerprint == before
 
 
 def test_pickled_weights_are_refused(bert):

@@ -8,9 +8,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from leptonc.compiler.errors import OnnxFileError
-from leptonc.compiler.export.interface import settle_outputs
 from leptonc.compiler.sources import external_data
-from leptonc.compiler.sources.source import open_source
+from leptonc.compiler.sources.opening import open_source
+from leptonc.compiler.subject import settle_outputs
 from leptonc.compiler.verification.trials import reference_trials
 from leptonc.runtime.errors import EngineError, InputError, LeptonError, UnsupportedError
 

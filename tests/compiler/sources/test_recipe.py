@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from leptonc.compiler.errors import PickleRefusedError, RecipeError, SourceError
-from leptonc.compiler.sources.source import open_source
+from leptonc.compiler.sources.opening import open_source
 from leptonc.runtime.errors import InputError
 
 GOOD = """
