@@ -9,9 +9,10 @@ from leptonc.backends.base import (
     PayloadWeight,
     Progress,
     Target,
+    TargetRow,
     Unsupported,
 )
-from leptonc.backends.row import BackendRow, TargetRow
+from leptonc.backends.row import BackendRow
 from leptonc.backends.rows import BACKENDS, find_backend, parse_target
 
 __all__ = [

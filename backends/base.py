@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
 
-from leptonc.backends.row import TargetRow
 from leptonc.runtime.artifact.dtypes import ELEMENT_TYPES
 
 if TYPE_CHECKING:
@@ -46,6 +45,34 @@ class DimRange:
 
 # One range for each named dimension.
 DimProfile = Mapping[str, DimRange]
+
+
+@dataclass(frozen=True)
+class TargetRow:
+    """One target of a backend.
+
+    Attributes:
+        name: What people write for it: "ort-cpu".
+        device: "cpu", or "gpu" for NVIDIA's.
+        platform: What the passes rewrite for: one of `leptonc.passes.TARGETS`.
+        extra: The extra of the distribution that brings the engine; empty when its plain
+            requirements do.
+        standard_operators: The engine takes ONNX's own operators only, so those of others are
+            written in them before anything else.
+        plain_convolutions: Convolutions that were fused are taken apart before half the width.
+        needs_ranges: The engine builds for ranges of sizes: `Target.profiles` says which.
+        timed: The compiler itself can run what is built: a search for layers to quantise builds
+            and times its candidates. Those of other targets are judged by their graph.
+    """
+
+    name: str
+    device: str
+    platform: str
+    extra: str = ""
+    standard_operators: bool = False
+    plain_convolutions: bool = False
+    needs_ranges: bool = False
+    timed: bool = False
 
 
 @dataclass(frozen=True)

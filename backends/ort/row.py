@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from leptonc.backends.row import BackendRow, TargetRow
+from leptonc.backends.base import TargetRow
+from leptonc.backends.row import BackendRow
 
 if TYPE_CHECKING:
     from leptonc.backends.base import Backend

@@ -21,9 +21,9 @@ from typing import Literal
 from rich.console import Console
 from rich.table import Table
 
+from leptonc.backends.base import TargetRow
 from leptonc.backends.errors import PluginError
 from leptonc.backends.plugins import installed_rows
-from leptonc.backends.row import TargetRow
 from leptonc.backends.rows import BACKENDS
 from leptonc.compiler.machines.installed_plugins import (
     InstalledPlugin,

@@ -9,9 +9,9 @@ import pytest
 from tensorrt_graphs import graph
 
 from leptonc.backends import find_backend, parse_target
+from leptonc.backends.base import DimRange
 from leptonc.backends.errors import UnsupportedInterfaceError, UnsupportedTargetError
 from leptonc.backends.tensorrt.options import (
-    DimRange,
     TensorRTOptions,
     choose_flavour,
     parse_bytes,

@@ -19,7 +19,7 @@ from small_artifacts import parse
 from leptonc.backends import find_backend, parse_target
 from leptonc.backends.pack import pack
 from leptonc.runtime import EngineMissingError, MachineError, UnsupportedError, load
-from leptonc.runtime.artifact.reader import stage_artifact
+from leptonc.runtime.artifact.writer import stage_artifact
 from leptonc.runtime.engines.ort import cuda as ort_cuda_engine
 from leptonc.runtime.engines.ort.cuda_provider import (
     _PROBE,
