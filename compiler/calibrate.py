@@ -18,7 +18,8 @@ from leptonc.passes import PASSES
 from leptonc.passes.errors import RangesError
 from leptonc.passes.pipeline import run_passes
 from leptonc.passes.plugins import load_plugins
-from leptonc.passes.ranges.table import Ranges, read_ranges, write_ranges
+from leptonc.passes.ranges.file import read_ranges, write_ranges
+from leptonc.passes.ranges.table import Ranges
 from leptonc.passes.schedule import canonicalize
 from leptonc.passes.simplify import Simplify
 

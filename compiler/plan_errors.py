@@ -17,6 +17,7 @@ from leptonc.passes.quantize.plan import (
     QuantizationPlan,
     find_layers,
 )
+from leptonc.passes.quantize.scales import Scale, scale_for
 from leptonc.passes.quantize.weights import WeightLayout, rounded_weight
 from leptonc.passes.ranges.table import Ranges
 
@@ -55,25 +56,13 @@ def _rounded(
             continue
         layout = WeightLayout.of(node)
         weight = layout.stored(rounded_weight(layout, choice).dequantized())
-        activation: str | tuple[float, int] = EXACT
+        activation: str | Scale = EXACT
         if choice.method == DYNAMIC and not choice.block:
             activation = ROUNDED_IN_EACH_CALL
         elif choice.method == STATIC and ranges is not None:
             value = node.inputs[0]
             assert value is not None
-            activation = fixed_range(str(value.name), choice, ranges)
-        found.append(RoundedLayer(node.name or "", weight, activation, signed=choice.symmetric))
+            low, high = choice.range(ranges, str(value.name))
+            activation = scale_for(low, high, symmetric=choice.symmetric)
+        found.append(RoundedLayer(node.name or "", weight, activation))
     return found
-
-
-def fixed_range(tensor: str, choice: LayerChoice, ranges: Ranges) -> tuple[float, int]:
-    """Return the scale and the zero point of a tensor under a static choice."""
-    low, high = ranges.range(
-        tensor, choice.range_method, percent=choice.percent, symmetric=choice.symmetric
-    )
-    if low == high:
-        return 1.0, 0
-    if choice.symmetric:
-        return max(-low, high) / 127.0, 0
-    scale = (high - low) / 255.0
-    return scale, min(255, max(0, round(-low / scale)))

@@ -25,7 +25,7 @@ from leptonc.compiler.observed_graph import ObservedGraph
 from leptonc.compiler.sources.source import Source
 from leptonc.passes.facts.facts import infer_facts
 from leptonc.passes.graph.fingerprint import fingerprint
-from leptonc.passes.ranges.file import read_checkpoint, write_table
+from leptonc.passes.ranges.file import read_checkpoint, write_ranges
 from leptonc.passes.ranges.observed import Observed, observed_tensors
 from leptonc.passes.ranges.table import Ranges
 from leptonc.passes.ranges.totals import NotObservableError, RangeTotals
@@ -226,7 +226,7 @@ class _Run:
 
     def _save(self, checkpoint: Checkpoint) -> None:
         progress = {"chain": self._chain.hexdigest()}
-        write_table(checkpoint.path, self.totals.ranges(), progress)
+        write_ranges(checkpoint.path, self.totals.ranges(), progress)
         self._saved = time.monotonic()
 
 

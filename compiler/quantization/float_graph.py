@@ -23,8 +23,9 @@ from leptonc.passes.plugins import Plugin
 from leptonc.passes.quantize.default_plan import default_plan, resolved_method
 from leptonc.passes.quantize.plan import STATIC, QuantizationPlan, find_layers
 from leptonc.passes.quantize.quantize import apply_plan
+from leptonc.passes.ranges.file import read_ranges
 from leptonc.passes.ranges.observed import with_rearranged
-from leptonc.passes.ranges.table import Ranges, read_ranges
+from leptonc.passes.ranges.table import Ranges
 from leptonc.passes.schedule import canonicalize
 from leptonc.passes.share.share import Share
 
@@ -138,12 +139,7 @@ def account(
         entry = choice.to_json() | {"operator": layer.operator, "parameters": layer.parameters}
         if choice.method == STATIC and ranges is not None:
             tensor = layer.inputs[0]
-            low, high = ranges.range(
-                tensor,
-                choice.range_method,
-                percent=choice.percent,
-                symmetric=choice.symmetric,
-            )
+            low, high = choice.range(ranges, tensor)
             entry["range"] = {"tensor": tensor, "low": low, "high": high}
         entries.append(entry)
     return {

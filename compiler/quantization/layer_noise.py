@@ -22,6 +22,7 @@ import onnx_ir as ir
 from leptonc.compiler.observed_graph import ObservedGraph
 from leptonc.compiler.quantization.layer_statistics import Samples
 from leptonc.passes.graph.structure import Names
+from leptonc.passes.quantize.scales import Scale
 
 DYNAMIC = "dynamic"
 EXACT = "exact"
@@ -35,14 +36,12 @@ class RoundedLayer:
         node: Its name in the float graph.
         weight: What its weight becomes, in the layout of the node's own; None keeps it.
         activation: "exact" keeps the input; "dynamic" rounds it to 8 bits within the range that
-            each call finds; otherwise the scale and zero point of a fixed range.
-        signed: Whether a fixed range is that of int8 and not of uint8.
+            each call finds; otherwise the scale of a fixed range.
     """
 
     node: str
     weight: np.ndarray[Any, Any] | None
-    activation: str | tuple[float, int] = EXACT
-    signed: bool = False
+    activation: str | Scale = EXACT
 
 
 @dataclass(frozen=True)
@@ -145,9 +144,7 @@ class _Fork:
             node = ir.Node("", "DynamicQuantizeLinear", [value], num_outputs=3)
             quantized = self._insert(node)
             return self.op("DequantizeLinear", [quantized, *node.outputs[1:]])
-        scale, zero = layer.activation
-        dtype = np.int8 if layer.signed else np.uint8
-        parts = [self._constant(np.array(scale, np.float32)), self._constant(np.array(zero, dtype))]
+        parts = [self._constant(part) for part in layer.activation.parts()]
         quantized = self.op("QuantizeLinear", [value, *parts])
         return self.op("DequantizeLinear", [quantized, *parts])
 

@@ -18,8 +18,8 @@ import onnx_ir as ir
 from leptonc.passes.errors import PlanError
 from leptonc.passes.graph.constants import constant
 from leptonc.passes.graph.insertion import Insertion, take_over
-from leptonc.passes.quantize.gptq import RoundedWeight
 from leptonc.passes.quantize.plan import LayerChoice
+from leptonc.passes.quantize.scales import RoundedWeight
 from leptonc.passes.quantize.weights import WeightLayout, rounded_weight
 
 MICROSOFT = "com.microsoft"

@@ -26,7 +26,7 @@ from leptonc.passes.quantize.plan import (
     find_layers,
 )
 from leptonc.passes.quantize.products import MICROSOFT, DynamicProducts, rewrite_in_blocks
-from leptonc.passes.quantize.static import StaticForm, dequantized, quantize_static
+from leptonc.passes.quantize.static import dequantized, quantize_static
 from leptonc.passes.quantize.tables import rewrite_table
 from leptonc.passes.quantize.weights import WeightLayout, rounded_weight
 from leptonc.passes.ranges.table import Ranges
@@ -36,6 +36,7 @@ from leptonc.passes.rewriting.rule import ORT_CPU, ORT_CUDA
 _BLOCKED_OPSET = 21
 # The rows that share a scale in INT4 where no block is named and no engine operator is used.
 _GENERIC_BLOCK = 128
+# They take uint8 activations with any zero point; others take int8 with zero point 0.
 _UINT8_TARGETS = frozenset({ORT_CPU})
 _ORT = frozenset({ORT_CPU, ORT_CUDA})
 
@@ -80,10 +81,15 @@ class Quantize:
         for node, choice in chosen:
             choice.require_possible()
             _require_form(node, choice, self.target)
-        static = {node: choice for node, choice in chosen if choice.method == STATIC}
+        symmetric = self.target not in _UINT8_TARGETS
+        static = {
+            node: replace(choice, symmetric=symmetric)
+            for node, choice in chosen
+            if choice.method == STATIC
+        }
         if static:
             assert self.ranges is not None
-            quantize_static(model.graph, static, self.ranges, insert, static_form(self.target))
+            quantize_static(model.graph, static, self.ranges, insert)
         dynamic = DynamicProducts(insert)
         for node, choice in chosen:
             if choice.method == STATIC:
@@ -126,12 +132,6 @@ def apply_plan(
         RangesError: A range is missing.
     """
     return run_on_valid(model, (Quantize(plan, ranges, target),))[0]
-
-
-def static_form(target: str) -> StaticForm:
-    """Return what `target` takes: uint8 with any zero point, or int8 with zero point 0."""
-    asymmetric = target in _UINT8_TARGETS
-    return StaticForm(symmetric=not asymmetric, integer_bias=asymmetric)
 
 
 def _require_form(node: ir.Node, choice: LayerChoice, target: str) -> None:

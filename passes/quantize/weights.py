@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
 from leptonc.passes.errors import PlanError
 from leptonc.passes.graph.constants import constant
-from leptonc.passes.quantize.gptq import RoundedWeight, column_scales, round_nearest
 from leptonc.passes.quantize.plan import LayerChoice
+from leptonc.passes.quantize.scales import Array, RoundedWeight, column_scales, round_nearest
 
-Array = np.ndarray[Any, Any]
 # The magnitude that an INT32 bias may have, with room for the sum that it is added to.
 _LARGEST_BIAS = float(1 << 30)
 
@@ -84,7 +82,7 @@ def rounded_weight(layout: WeightLayout, choice: LayerChoice) -> RoundedWeight:
 
 
 def with_room_for_bias(
-    layout: WeightLayout, rounded: RoundedWeight, bias: Array, input_scale: float
+    layout: WeightLayout, rounded: RoundedWeight, bias: Array, input_scale: np.float32
 ) -> RoundedWeight:
     """Return the weight with larger scales where an INT32 bias would not fit.
 
@@ -97,7 +95,7 @@ def with_room_for_bias(
         bias: `[N]`.
         input_scale: Of the layer's input.
     """
-    needed = np.abs(bias.astype(np.float64)) / (_LARGEST_BIAS * input_scale)
+    needed = np.abs(bias.astype(np.float64)) / (_LARGEST_BIAS * float(input_scale))
     scale = rounded.scale[0].astype(np.float64)
     if (needed <= scale).all():
         return rounded
@@ -105,10 +103,4 @@ def with_room_for_bias(
     kept = wider[0] == rounded.scale[0]
     again = round_nearest(layout.matrix(), wider)
     values = np.where(kept, rounded.values, again.values)
-    return RoundedWeight(values, wider, rounded.block, again.error)
-
-
-def integer_bias(bias: Array, unit: Array) -> Array:
-    """Return a bias `[N]` in units of `unit`, INT32."""
-    values = np.rint(bias.astype(np.float64) / unit.astype(np.float64))
-    return np.asarray(values, dtype=np.int32)
+    return RoundedWeight(values, wider, rounded.block)

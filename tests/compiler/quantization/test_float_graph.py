@@ -27,7 +27,7 @@ from leptonc.compiler.settings.compile_settings import (
 )
 from leptonc.passes.quantize import default_plan
 from leptonc.passes.ranges import methods as range_methods
-from leptonc.passes.ranges.table import write_ranges
+from leptonc.passes.ranges.file import write_ranges
 from leptonc.passes.schedule import canonicalize
 from leptonc.runtime import load
 

@@ -22,7 +22,7 @@ from leptonc.passes.lower.split_layers import SplitLayers
 from leptonc.passes.quantize.default_plan import Quantization, default_plan
 from leptonc.passes.quantize.plan import LayerChoice, QuantizationPlan, find_layers
 from leptonc.passes.quantize.quantize import apply_plan
-from leptonc.passes.quantize.static import scale_for
+from leptonc.passes.quantize.scales import scale_for
 from leptonc.passes.ranges.table import Ranges
 from leptonc.passes.ranges.tensor_range import observe
 
