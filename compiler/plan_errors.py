@@ -9,6 +9,7 @@ import onnx_ir as ir
 from leptonc.compiler.quantization.layer_noise import DYNAMIC as ROUNDED_IN_EACH_CALL
 from leptonc.compiler.quantization.layer_noise import EXACT, LayerError, RoundedLayer, layer_errors
 from leptonc.compiler.quantization.layer_statistics import Samples
+from leptonc.passes.quantize.layer_matrix import LayerMatrix
 from leptonc.passes.quantize.plan import (
     DYNAMIC,
     STATIC,
@@ -18,7 +19,7 @@ from leptonc.passes.quantize.plan import (
     find_layers,
 )
 from leptonc.passes.quantize.scales import Scale, scale_for
-from leptonc.passes.quantize.weights import WeightLayout, rounded_weight
+from leptonc.passes.quantize.weights import rounded_weight
 from leptonc.passes.ranges.table import Ranges
 
 
@@ -54,7 +55,7 @@ def _rounded(
         choice = by_layer.get(by_node.get(node.name or "", ""))
         if choice is None:
             continue
-        layout = WeightLayout.of(node)
+        layout = LayerMatrix.of(node)
         weight = layout.stored(rounded_weight(layout, choice).dequantized())
         activation: str | Scale = EXACT
         if choice.method == DYNAMIC and not choice.block:

@@ -57,7 +57,7 @@ def smooth(
     wanted = [
         found
         for found in find_smoothable(model)
-        if all(_name(layer) in rounding for layer in found.layers) and (found.folds or insert)
+        if all(layer.name in rounding for layer in found.layers) and (found.folds or insert)
     ]
     by_first = {id(found.layers[0]): found for found in wanted}
     firsts = [found.layers[0] for found in wanted]
@@ -80,7 +80,7 @@ def round_weights(
     Layers that are no product of matrices (grouped convolutions, embeddings) stay as they are.
     """
     layers = {
-        _name(layer): layer for node in model.graph if (layer := layer_matrix(node)) is not None
+        layer.name: layer for node in model.graph if (layer := layer_matrix(node)) is not None
     }
     choices = {
         choice.layer: choice
@@ -94,27 +94,27 @@ def round_weights(
     shifts: dict[str, Array | None] = {}
     careful: list[LayerMatrix] = []
     for layer, seen in statistics_in_groups(model, first, samples.each, samples.count):
-        choice = choices[_name(layer)]
+        choice = choices[layer.name]
         simple, error = _least_error(layer, seen, choice)
         if _deserves_gptq(choice, error, seen, layer):
             careful.append(layer)
         else:
-            rounded[_name(layer)] = simple
-            shifts[_name(layer)] = _shift(layer, seen, choice, simple[1])
+            rounded[layer.name] = simple
+            shifts[layer.name] = _shift(layer, seen, choice, simple[1])
     for layer, seen in statistics_in_groups(
         model, careful, samples.each, samples.count, hessians=True
     ):
-        choice = choices[_name(layer)]
+        choice = choices[layer.name]
         assert seen.hessian is not None
-        rounded[_name(layer)] = round_best(
+        rounded[layer.name] = round_best(
             layer.weight(),
             seen.hessian,
             bits=choice.bits,
             block=choice.block,
             held_out=seen.kept,
         )
-        made = rounded[_name(layer)][1]
-        shifts[_name(layer)] = _shift(layer, seen, choice, made)
+        made = rounded[layer.name][1]
+        shifts[layer.name] = _shift(layer, seen, choice, made)
     return plan.with_choices(
         [
             replace(
@@ -143,10 +143,6 @@ def _shift(
     lost = seen.kept @ (weight - made.dequantized())
     before, after = float(np.square(lost).sum()), float(np.square(lost - shift).sum())
     return shift if after < WORTH_A_SHIFT * before else None
-
-
-def _name(layer: LayerMatrix) -> str:
-    return str(layer.node.outputs[0].name)
 
 
 def _least_error(

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -289,12 +289,3 @@ def _products(node: ir.Node, shape: Sequence[int]) -> int | None:
         return elements
     turned = node.op_type == "Gemm" and bool(node.attributes.get_int("transB", 0))
     return elements * shape[1 if turned else 0]
-
-
-def without_weights(plan: QuantizationPlan) -> QuantizationPlan:
-    """Return the plan without rounded weights, which rounds to the nearest."""
-    return QuantizationPlan(
-        tuple(
-            replace(choice, rounded=None, rounding="nearest", shift=None) for choice in plan.choices
-        )
-    )

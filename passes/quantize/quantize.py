@@ -15,6 +15,7 @@ from leptonc.passes.graph.insertion import Insertion
 from leptonc.passes.graph.opset import raise_opset
 from leptonc.passes.graph.structure import Names, count_nodes
 from leptonc.passes.pipeline import run_on_valid
+from leptonc.passes.quantize.layer_matrix import LayerMatrix
 from leptonc.passes.quantize.plan import (
     CONVOLUTIONS,
     DYNAMIC,
@@ -28,7 +29,7 @@ from leptonc.passes.quantize.plan import (
 from leptonc.passes.quantize.products import MICROSOFT, DynamicProducts, rewrite_in_blocks
 from leptonc.passes.quantize.static import dequantized, quantize_static
 from leptonc.passes.quantize.tables import rewrite_table
-from leptonc.passes.quantize.weights import WeightLayout, rounded_weight
+from leptonc.passes.quantize.weights import rounded_weight
 from leptonc.passes.ranges.table import Ranges
 from leptonc.passes.rewriting.rule import ORT_CPU, ORT_CUDA
 
@@ -164,7 +165,7 @@ def _rewrite_weight(
     model: ir.Model, insert: Insertion, node: ir.Node, choice: LayerChoice, names: Names
 ) -> None:
     """Store a weight in integers behind a DequantizeLinear; the layer stays in float."""
-    layout = WeightLayout.of(node)
+    layout = LayerMatrix.of(node)
     weight = node.inputs[1]
     assert weight is not None
     if choice.bits == 8 and not choice.block:
@@ -176,7 +177,7 @@ def _rewrite_weight(
         return
     raise_opset(model, _BLOCKED_OPSET, names)
     block = choice.block or _GENERIC_BLOCK
-    rows = layout.shape[1 - layout.axis]
+    rows = layout.rows
     if rows % block:
         raise PlanError(
             f"the layer {choice.layer!r} has {rows} rows, which blocks of {block} do not fill",

@@ -16,9 +16,10 @@ from leptonc.passes.errors import PlanError, RangesError
 from leptonc.passes.graph.constants import constant
 from leptonc.passes.graph.insertion import Insertion
 from leptonc.passes.quantize.integer_flow import IntegerFlow, find_flow
+from leptonc.passes.quantize.layer_matrix import LayerMatrix
 from leptonc.passes.quantize.plan import LayerChoice
 from leptonc.passes.quantize.scales import Array, Scale, integer_bias, scale_for
-from leptonc.passes.quantize.weights import WeightLayout, rounded_weight, with_room_for_bias
+from leptonc.passes.quantize.weights import rounded_weight, with_room_for_bias
 from leptonc.passes.ranges.table import Ranges
 
 
@@ -109,7 +110,7 @@ def _insert_pair(insert: Insertion, value: ir.Value, scale: Scale, flow: Integer
 
 
 def _quantize_weight(insert: Insertion, node: ir.Node, choice: LayerChoice, source: Scale) -> None:
-    layout = WeightLayout.of(node)
+    layout = LayerMatrix.of(node)
     rounded = rounded_weight(layout, choice)
     _shift_bias(insert.before(node), node, choice)
     bias = _row_bias(node, rounded.values.shape[1]) if not choice.symmetric else None
@@ -143,7 +144,7 @@ def _quantize_weight(insert: Insertion, node: ir.Node, choice: LayerChoice, sour
 def dequantized(
     insert: Insertion,
     weight: ir.Value,
-    layout: WeightLayout,
+    layout: LayerMatrix,
     values: Array,
     scale: Array,
     *,
