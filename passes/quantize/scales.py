@@ -93,8 +93,12 @@ def largest_level(bits: int) -> int:
 
 def symmetric_scale(largest: Array, bits: int = 8) -> np.ndarray[Any, np.dtype[np.float32]]:
     """Return the scales whose integer range ends at given magnitudes; 1 for what is nearly 0."""
+    return _exact_scale(largest, bits).astype(np.float32)
+
+
+def _exact_scale(largest: Array, bits: int) -> Floats:
     scale = largest.astype(np.float64) / largest_level(bits)
-    return np.where(scale < SMALLEST_SCALE, 1.0, scale).astype(np.float32)
+    return np.where(scale < SMALLEST_SCALE, 1.0, scale)
 
 
 def nearest(weight: Array, scale: Array, bits: int = 8) -> Array:
@@ -137,18 +141,19 @@ def column_scales(
 
 
 def _scales(weight: Array, importance: Floats | None, bits: int) -> Array:
-    largest = np.abs(weight).max(axis=0).astype(np.float64)
-    found = symmetric_scale(largest, bits)
+    largest = np.abs(weight).max(axis=0)
     if importance is None:
-        return found
-    best = np.full(largest.shape, np.inf)
+        return symmetric_scale(largest, bits)
+    # The candidates are compared in float64; the one that is found is rounded once.
+    exact, ends = weight.astype(np.float64), largest.astype(np.float64)
+    best, found = np.full(ends.shape, np.inf), ends
     for part in _PARTS:
-        scale = symmetric_scale(part * largest, bits)
-        lost = (weight - nearest(weight, scale, bits) * scale).astype(np.float64)
+        scale = _exact_scale(part * ends, bits)
+        lost = exact - nearest(exact, scale, bits) * scale
         error = importance @ (lost * lost)
         better = error < best
         best, found = np.where(better, error, best), np.where(better, scale, found)
-    return found
+    return found.astype(np.float32)
 
 
 def round_nearest(weight: Array, scale: Array, *, bits: int = 8, block: int = 0) -> RoundedWeight:
