@@ -10,15 +10,14 @@ import onnx_ir as ir
 
 from leptonc.backends.base import Target
 from leptonc.compiler.inspection.passes import record
-from leptonc.passes import optimize
-from leptonc.passes.base import Pass, PassStats
-from leptonc.passes.lower.plain_conv import PlainConvolution
-from leptonc.passes.lower.standard_operators import StandardOperators
-from leptonc.passes.pipeline import run_passes
+from leptonc.passes.base import PassStats
+from leptonc.passes.lower.plain_conv import PLAIN_CONVOLUTION
+from leptonc.passes.lower.standard_operators import STANDARD_OPERATORS
+from leptonc.passes.pipeline import Context, Pass, run_passes
 from leptonc.passes.plugins import Plugin
 from leptonc.passes.precision.half_types import HALF_TYPES
 from leptonc.passes.precision.precision import Precision
-from leptonc.passes.schedule import summary
+from leptonc.passes.schedule import optimize, summary
 
 
 @dataclass(frozen=True)
@@ -53,18 +52,20 @@ def lower(
     """
     rewritten_for = target.platform
     if target.backend == "tensorrt":
-        before = (*before, *run_passes(model, (StandardOperators(),)))
+        before = (*before, *run_passes(model, (STANDARD_OPERATORS,)))
     stats = (*before, *optimize(model, target=rewritten_for, plugins=plugins))
     if target.precision in HALF_TYPES:
-        narrowed = run_passes(model, _narrowing(target.precision, rewritten_for))
+        narrowed = run_passes(
+            model, _narrowing(target.precision, rewritten_for), Context(rewritten_for)
+        )
         cleaned = optimize(model, target=rewritten_for, plugins=plugins)
         stats = summary((*stats, *narrowed, *cleaned))
     return Lowered(target, model, stats)
 
 
 def _narrowing(precision: str, rewritten_for: str) -> tuple[Pass, ...]:
-    narrow = Precision(precision, target=rewritten_for)
-    return (PlainConvolution(), narrow) if rewritten_for == "ort-cuda" else (narrow,)
+    narrow = Precision(precision)
+    return (PLAIN_CONVOLUTION, narrow) if rewritten_for == "ort-cuda" else (narrow,)
 
 
 def recorded(lowered: Sequence[Lowered]) -> list[dict[str, Any]]:

@@ -1,16 +1,8 @@
-"""The pass protocol: what a pass states, what it returns.
-
-A pass is a frozen dataclass whose fields are its options. It is pure in the sense of
-DESIGN.md: it rewrites the graph and never runs the model. The graph is valid before and
-after it; `leptonc.passes.pipeline` checks that and names the pass when it is not.
-"""
+"""What a pass returns: what changed, how much, and what was refused and why."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
-
-import onnx_ir as ir
 
 
 @dataclass(frozen=True)
@@ -58,17 +50,3 @@ class PassStats:
     def changed(self) -> int:
         """How many rewrites were made."""
         return sum(count for _, count in self.counts)
-
-
-class Pass(Protocol):
-    """A rewrite of an `onnx_ir.Model` in place."""
-
-    name: ClassVar[str]
-
-    def requires(self, model: ir.Model) -> str | None:
-        """Return why this pass cannot run on `model`, or None when it can."""
-        ...
-
-    def run(self, model: ir.Model) -> PassStats:
-        """Rewrite `model` in place and say what was done."""
-        ...

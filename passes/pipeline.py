@@ -1,23 +1,76 @@
-"""Runs passes one after the other over a graph that is valid before and after each."""
+"""What a pass is, and how passes run: one after the other, on a graph that is valid around each.
+
+A pass is a frozen dataclass whose fields are its options; what it is run for, and what is known of
+the values, is the context of the run. It rewrites the graph and never runs the model.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Protocol, runtime_checkable
 
 import onnx_ir as ir
 
-from leptonc.passes.base import Pass, PassStats
+from leptonc.passes.base import PassStats
 from leptonc.passes.errors import ModelError, PassError, PassRefusedError
+from leptonc.passes.facts.facts import Facts, infer_facts
 from leptonc.passes.graph.structure import all_nodes
 from leptonc.passes.graph.validity import Interface, find_problem
+from leptonc.passes.targets import GENERIC
 
 STAMP = "leptonc.pass"
 
 _Fingerprint = tuple[str, str, tuple[ir.Value | None, ...], tuple[ir.Attr, ...]]
 
 
-def run_passes(model: ir.Model, passes: Sequence[Pass]) -> tuple[PassStats, ...]:
+@dataclass(frozen=True)
+class Context:
+    """What a pass is told of the run that it is part of.
+
+    Attributes:
+        target: What the model is rewritten for, one of `leptonc.passes.TARGETS`.
+        facts: What is known of the values of the model as it is, or None to infer it.
+    """
+
+    target: str = GENERIC
+    facts: Facts | None = None
+
+    def known(self, model: ir.Model) -> Facts:
+        """Return the facts, inferred from `model` when they were not given."""
+        return infer_facts(model) if self.facts is None else self.facts
+
+
+class Pass(Protocol):
+    """A rewrite of an `onnx_ir.Model` in place."""
+
+    @property
+    def name(self) -> str:
+        """Lower case with hyphens."""
+        ...
+
+    def run(self, model: ir.Model, context: Context, /) -> PassStats:
+        """Rewrite `model` in place and say what was done."""
+        ...
+
+
+@runtime_checkable
+class Demanding(Pass, Protocol):
+    """A pass that cannot run on every model."""
+
+    def requires(self, model: ir.Model) -> str | None:
+        """Return why this pass cannot run on `model`, or None when it can."""
+        ...
+
+
+def obstacle(step: Pass, model: ir.Model) -> str | None:
+    """Return why `step` cannot run on `model`, or None when it can."""
+    return step.requires(model) if isinstance(step, Demanding) else None
+
+
+def run_passes(
+    model: ir.Model, passes: Sequence[Pass], context: Context = Context()
+) -> tuple[PassStats, ...]:
     """Run `passes` in order on `model`, in place.
 
     A node that a pass created or changed carries the name of the last such pass in
@@ -29,10 +82,12 @@ def run_passes(model: ir.Model, passes: Sequence[Pass]) -> tuple[PassStats, ...]
         PassError: A pass left an invalid graph or changed its interface.
     """
     require_valid(model)
-    return run_on_valid(model, passes)
+    return run_on_valid(model, passes, context)
 
 
-def run_on_valid(model: ir.Model, passes: Sequence[Pass]) -> tuple[PassStats, ...]:
+def run_on_valid(
+    model: ir.Model, passes: Sequence[Pass], context: Context = Context()
+) -> tuple[PassStats, ...]:
     """Run `passes` as `run_passes` does on a model that is known to be valid.
 
     Raises:
@@ -43,10 +98,10 @@ def run_on_valid(model: ir.Model, passes: Sequence[Pass]) -> tuple[PassStats, ..
     before = _fingerprints(model)
     results: list[PassStats] = []
     for step in passes:
-        reason = step.requires(model)
+        reason = obstacle(step, model)
         if reason is not None:
             raise PassRefusedError(f"pass {step.name!r} cannot run on this model: {reason}")
-        stats = step.run(model)
+        stats = step.run(model, context)
         if stats.changed or not _is_ours(step):
             _check_exit(model, step.name, interface)
             after = _fingerprints(model)

@@ -1,7 +1,7 @@
 """Passes of other distributions, found through the entry-point group `leptonc.passes`.
 
-The name of an entry point is the name of its pass. It refers to a `Pass` class, or to a function
-that makes one; `docs/writing-a-pass.md` has a complete example. Plugins are loaded in the order of
+The name of an entry point is the name of its pass. It refers to a `Pass`, or to a class or
+function that makes one; `docs/writing-a-pass.md` has a complete example. Plugins are loaded in the order of
 their names and run after the passes of their stage. Each is held to what our own passes promise:
 the graph is valid after it and keeps its interface, and what it changed it has counted. Whatever
 goes wrong is said with the entry point and the distribution it came from.
@@ -9,29 +9,25 @@ goes wrong is said with the entry point and the distribution it came from.
 
 from __future__ import annotations
 
-import inspect
 import itertools
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from importlib import metadata
-from typing import Any, ClassVar
+from typing import Any
 
 import onnx_ir as ir
 
-from leptonc.passes.base import Pass, PassStats, Refusal
+from leptonc.passes.base import PassStats, Refusal
 from leptonc.passes.errors import PluginError
-from leptonc.passes.facts.facts import Facts
 from leptonc.passes.graph.structure import all_nodes, count_nodes, graphs, roots
 from leptonc.passes.graph.validity import Interface, find_problem
-from leptonc.passes.rewriting.rule import TARGETS
+from leptonc.passes.pipeline import Context, Pass, obstacle
+from leptonc.passes.targets import TARGETS
 from leptonc.runtime.errors import LeptonError
 
 GROUP = "leptonc.passes"
 STAGE_NAMES = ("canonical", "fuse", "lower")
 DEFAULT_STAGE = "fuse"
-
-# What a class or function of a plugin is given, when it has parameters of these names.
-_GIVEN = ("target", "facts")
 
 
 @dataclass(frozen=True)
@@ -45,8 +41,7 @@ class Plugin:
         reference: Where it is, as `module:attribute`.
         stage: One of `STAGE_NAMES`: after which passes it runs.
         targets: What it is for, a subset of `TARGETS`.
-        make: Its class, or the function that makes it.
-        takes: Which of `target` and `facts` are given to `make`.
+        make: Makes it, anew for each run.
     """
 
     name: str
@@ -55,8 +50,7 @@ class Plugin:
     reference: str
     stage: str
     targets: frozenset[str]
-    make: Callable[..., Any]
-    takes: tuple[str, ...]
+    make: Callable[[], Any]
 
     @property
     def origin(self) -> str:
@@ -92,32 +86,22 @@ def load_plugins(reserved: Collection[str] = ()) -> tuple[Plugin, ...]:
     return tuple(_load(entry) for entry in found)
 
 
-def plugin_passes(
-    plugins: Iterable[Plugin], stage: str, target: str, facts: Facts | None = None
-) -> tuple[Pass, ...]:
+def plugin_passes(plugins: Iterable[Plugin], stage: str, target: str) -> tuple[Pass, ...]:
     """Return the passes of `plugins` that run in `stage` for `target`, in their order."""
     return tuple(
-        _guarded(plugin, target, facts)
-        for plugin in plugins
-        if plugin.stage == stage and target in plugin.targets
+        _Guarded(plugin) for plugin in plugins if plugin.stage == stage and target in plugin.targets
     )
 
 
 def _load(entry: metadata.EntryPoint) -> Plugin:
     try:
-        make = entry.load()
+        loaded = entry.load()
     # The code of others may raise anything, also SystemExit, when it is imported.
     except (Exception, SystemExit) as error:
         raise _refusal(entry, f"it cannot be imported: {_text(error)}") from error
-    if not callable(make):
-        raise _refusal(
-            entry, f"it is of type {type(make).__name__}, neither a class nor a function"
-        )
+    make = loaded if callable(loaded) else lambda: loaded
     try:
-        parameters = inspect.signature(make).parameters
-        takes = tuple(name for name in _GIVEN if name in parameters)
-        given = {"target": TARGETS[0], "facts": None}
-        example = make(**{name: given[name] for name in takes})
+        example = make()
     except (Exception, SystemExit) as error:
         raise _refusal(entry, f"it cannot be made: {_text(error)}") from error
     _check_pass(entry, example)
@@ -128,45 +112,40 @@ def _load(entry: metadata.EntryPoint) -> Plugin:
     if not isinstance(targets, Collection) or not targets or set(targets) - set(TARGETS):
         raise _refusal(entry, f"its targets {targets!r} are not some of {', '.join(TARGETS)}")
     name, version = _distribution(entry)
-    return Plugin(entry.name, name, version, entry.value, stage, frozenset(targets), make, takes)
+    return Plugin(entry.name, name, version, entry.value, stage, frozenset(targets), make)
 
 
 def _check_pass(entry: metadata.EntryPoint, example: object) -> None:
     kind = type(example).__name__
-    for method in ("requires", "run"):
-        if not callable(getattr(example, method, None)):
-            raise _refusal(entry, f"{kind} is not a pass: it has no method {method}(model)")
+    if not callable(getattr(example, "run", None)):
+        raise _refusal(entry, f"{kind} is not a pass: it has no method run(model, context)")
     name = getattr(example, "name", None)
     if name != entry.name:
         raise _refusal(entry, f"the pass calls itself {name!r}, the entry point {entry.name!r}")
 
 
-def _guarded(plugin: Plugin, target: str, facts: Facts | None) -> Pass:
-    given = {"target": target, "facts": facts}
+@dataclass(frozen=True)
+class _Guarded:
+    """A plugin's pass whose every failure names the plugin."""
 
-    class Guarded:
-        """A plugin's pass whose every failure names the plugin."""
+    plugin: Plugin
 
-        name: ClassVar[str] = plugin.name
+    @property
+    def name(self) -> str:
+        """That of the plugin."""
+        return self.plugin.name
 
-        def requires(self, model: ir.Model) -> str | None:
-            """A plugin that cannot run is a near miss, and no reason to stop."""
-            del model
-            return None
-
-        def run(self, model: ir.Model) -> PassStats:
-            """Run the plugin's pass and check what it left."""
-            return _run(plugin, {name: given[name] for name in plugin.takes}, model)
-
-    return Guarded()
+    def run(self, model: ir.Model, context: Context) -> PassStats:
+        """Run the plugin's pass and check what it left; one that cannot run is a near miss."""
+        return _run(self.plugin, model, context)
 
 
-def _run(plugin: Plugin, given: dict[str, object], model: ir.Model) -> PassStats:
+def _run(plugin: Plugin, model: ir.Model, context: Context) -> PassStats:
     interface, before, nodes = Interface.of(model.graph), _snapshot(model), count_nodes(model)
     try:
-        made = plugin.make(**given)
-        reason = made.requires(model)
-        stats = None if reason else made.run(model)
+        made = plugin.make()
+        reason = obstacle(made, model)
+        stats = None if reason else made.run(model, context)
     except (Exception, SystemExit) as error:
         raise _failure(plugin, f"failed: {_text(error)}") from error
     if reason:

@@ -11,29 +11,34 @@ Each stage runs until it changes nothing, and all of them until none changes any
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import onnx_ir as ir
 
-from leptonc.passes.base import Pass, PassStats
+from leptonc.passes.base import PassStats
 from leptonc.passes.clean.clean import Clean
 from leptonc.passes.errors import PassError
 from leptonc.passes.facts.facts import Facts, infer_facts
 from leptonc.passes.fold.fold import Fold
-from leptonc.passes.fusions.activation.fuse import FuseActivation
-from leptonc.passes.fusions.attention.fuse import FuseAttention
-from leptonc.passes.fusions.conv.fuse import FuseConvolution, LowerConvolution
-from leptonc.passes.fusions.linear.fuse import FuseLinear, PlainLinear
-from leptonc.passes.fusions.norm.fuse import FuseNormalization
-from leptonc.passes.fusions.residual.fuse import FuseResidual
-from leptonc.passes.fusions.rotary.fuse import FuseRotary
-from leptonc.passes.lower.slices import LowerSlices
-from leptonc.passes.movement.movement import Shapes
-from leptonc.passes.pipeline import require_valid, run_on_valid
+from leptonc.passes.fusions.activation.fuse import FUSE_ACTIVATION
+from leptonc.passes.fusions.attention.fuse import FUSE_ATTENTION
+from leptonc.passes.fusions.conv.fuse import FUSE_CONVOLUTION
+from leptonc.passes.fusions.linear.fuse import FUSE_LINEAR, PLAIN_LINEAR
+from leptonc.passes.fusions.norm.fuse import FUSE_NORMALIZATION
+from leptonc.passes.fusions.residual.fuse import FUSE_RESIDUAL
+from leptonc.passes.fusions.rotary.fuse import FUSE_ROTARY
+from leptonc.passes.lower.conv_activation import LOWER_CONVOLUTION
+from leptonc.passes.lower.plain_conv import PLAIN_CONVOLUTION
+from leptonc.passes.lower.slices import LOWER_SLICES
+from leptonc.passes.lower.standard_operators import STANDARD_OPERATORS
+from leptonc.passes.movement.movement import SHAPES
+from leptonc.passes.pipeline import Context, Pass, require_valid, run_on_valid
 from leptonc.passes.plugins import Plugin, plugin_passes
-from leptonc.passes.rewriting.rule import TARGETS
+from leptonc.passes.precision.precision import Precision
 from leptonc.passes.share.share import Share
+from leptonc.passes.simplify import Simplify
+from leptonc.passes.targets import TARGETS
 from leptonc.runtime.errors import UnsupportedError
 
 # Each round after the first needs something that the one before made possible. A chain of shape
@@ -42,8 +47,6 @@ _MOST_ROUNDS = 64
 
 CANONICAL = "canonical"
 
-MakePass = Callable[[str, Facts], Pass]
-
 
 @dataclass(frozen=True)
 class Stage:
@@ -51,49 +54,44 @@ class Stage:
 
     Attributes:
         name: "canonical", "fuse" or "lower".
-        passes: Each makes a pass from the target and the facts.
+        passes: In their order.
         any_order: Whether the same nodes come out whichever of the passes runs first.
     """
 
     name: str
-    passes: tuple[MakePass, ...]
+    passes: tuple[Pass, ...]
     any_order: bool = False
 
 
 STAGES = (
-    Stage(
-        CANONICAL,
-        (
-            lambda _, facts: Clean(facts),
-            lambda _, facts: Fold(facts=facts),
-            Shapes,
-            lambda _, __: Share(),
-        ),
-        any_order=True,
-    ),
+    Stage(CANONICAL, (Clean(), Fold(), SHAPES, Share()), any_order=True),
     Stage(
         "fuse",
         (
-            PlainLinear,
-            FuseConvolution,
-            FuseActivation,
-            FuseNormalization,
-            FuseRotary,
-            FuseAttention,
-            lambda _, facts: Clean(facts),
+            PLAIN_LINEAR,
+            FUSE_CONVOLUTION,
+            FUSE_ACTIVATION,
+            FUSE_NORMALIZATION,
+            FUSE_ROTARY,
+            FUSE_ATTENTION,
+            Clean(),
         ),
     ),
     Stage(
         "lower",
-        (
-            FuseLinear,
-            FuseResidual,
-            LowerConvolution,
-            LowerSlices,
-            lambda _, facts: Clean(facts),
-        ),
+        (FUSE_LINEAR, FUSE_RESIDUAL, LOWER_CONVOLUTION, LOWER_SLICES, Clean()),
         any_order=True,
     ),
+)
+
+# Those that only run where the target, the precision or the user asks for them.
+ON_DEMAND: tuple[Pass, ...] = (PLAIN_CONVOLUTION, STANDARD_OPERATORS, Precision(), Simplify())
+
+# Each once, in the order in which they first run.
+PASSES: tuple[Pass, ...] = tuple(
+    {
+        step.name: step for step in (*(one for stage in STAGES for one in stage.passes), *ON_DEMAND)
+    }.values()
 )
 
 
@@ -178,7 +176,7 @@ class _Work:
         self.results: list[PassStats] = []
         self._facts: tuple[int, Facts] | None = None
         self._moved_sizes = False
-        self._idle: dict[Pass, int] = {}
+        self._idle: dict[str, tuple[int, Facts]] = {}
         self._rounds = 0
 
     def settle(self, stage: Stage) -> None:
@@ -201,16 +199,15 @@ class _Work:
     def _round(self, stage: Stage) -> tuple[PassStats, ...]:
         """Run each pass once, but for those that just found nothing to do in this very graph."""
         facts = self._current_facts()
-        ours = [make(self.target, facts) for make in stage.passes]
-        ours = [step for step in ours if self._idle.get(step) != self.version]
-        passes = [*ours, *plugin_passes(self.plugins, stage.name, self.target, facts)]
-        stats = run_on_valid(self.model, passes)
-        for step, found in zip(passes, stats, strict=True):
+        ours = [one for one in stage.passes if self._idle.get(one.name) != (self.version, facts)]
+        passes = (*ours, *plugin_passes(self.plugins, stage.name, self.target))
+        stats = run_on_valid(self.model, passes, Context(self.target, facts))
+        for number, found in enumerate(stats):
             if found.changed:
                 self.version += 1
                 self._moved_sizes |= stage.name == CANONICAL
-            elif step in ours:
-                self._idle[step] = self.version
+            elif number < len(ours):
+                self._idle[found.name] = self.version, facts
         self.results.extend(stats)
         return stats
 

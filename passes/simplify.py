@@ -17,6 +17,7 @@ from leptonc.passes.errors import PassRefusedError
 from leptonc.passes.graph.content import digest
 from leptonc.passes.graph.structure import count_nodes, graphs
 from leptonc.passes.graph.validity import Interface, find_problem
+from leptonc.passes.pipeline import Context
 
 # A protobuf ends at 2 GiB, and onnxsim adds to it: stop before.
 _LARGEST_MODEL = (1 << 31) - (1 << 26)
@@ -44,7 +45,7 @@ class Simplify:
             return f"its weights take {size} bytes, and onnxsim holds less than 2 GiB"
         return None
 
-    def run(self, model: ir.Model) -> PassStats:
+    def run(self, model: ir.Model, _: Context = Context()) -> PassStats:
         """Replace the graph of `model` by onnxsim's.
 
         Raises:

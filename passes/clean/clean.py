@@ -13,7 +13,7 @@ from leptonc.passes.clean.chains import collapse
 from leptonc.passes.clean.noops import noop
 from leptonc.passes.clean.scalar_ranges import repair_ranges
 from leptonc.passes.clean.subexpressions import merge_subexpressions
-from leptonc.passes.facts.facts import Facts, infer_facts
+from leptonc.passes.facts.facts import Facts
 from leptonc.passes.graph.structure import (
     Names,
     alias,
@@ -26,31 +26,22 @@ from leptonc.passes.graph.structure import (
     separate_scopes,
 )
 from leptonc.passes.graph.sweep import sweep
+from leptonc.passes.pipeline import Context
 from leptonc.passes.rewriting.site import Site
 
 
 @dataclass(frozen=True)
 class Clean:
-    """Remove nodes and initializers that do not matter; every output keeps its bits.
-
-    Attributes:
-        facts: What is known of the values of the model that `run` will get, or None to infer it.
-    """
+    """Remove nodes and initializers that do not matter; every output keeps its bits."""
 
     name: ClassVar[str] = "clean"
-    facts: Facts | None = None
 
-    def requires(self, model: ir.Model) -> str | None:
-        """Any model will do."""
-        del model
-        return None
-
-    def run(self, model: ir.Model) -> PassStats:
+    def run(self, model: ir.Model, context: Context = Context()) -> PassStats:
         """Rewrite until nothing changes any more."""
         before = count_nodes(model)
         counts: Counter[str] = Counter()
         counts["scopes separated"] = separate_scopes(model)
-        facts = infer_facts(model) if self.facts is None else self.facts
+        facts = context.known(model)
         names, pinned = Names(model), annotated_names(model)
         while True:
             round_ = Counter[str]()

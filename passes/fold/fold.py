@@ -18,7 +18,7 @@ import numpy as np
 import onnx_ir as ir
 
 from leptonc.passes.base import PassStats, Refusal
-from leptonc.passes.facts.facts import Facts, infer_facts
+from leptonc.passes.facts.facts import Facts
 from leptonc.passes.fold.branches import inline_constant_ifs
 from leptonc.passes.fold.evaluator import EvaluationError, Evaluator, Results
 from leptonc.passes.fold.materialize import lift_constants, replace_with_tensor
@@ -36,6 +36,7 @@ from leptonc.passes.graph.structure import (
     separate_scopes,
 )
 from leptonc.passes.graph.sweep import sweep
+from leptonc.passes.pipeline import Context
 
 # How many bytes earlier runs let the model grow by: a model stays within one budget for good.
 GROWN = "leptonc.fold.grown"
@@ -51,12 +52,10 @@ class Fold:
     Attributes:
         budget_bytes: By how much the model may grow, over all runs together: the results that
             are stored, less the weights that are then needless.
-        facts: What is known of the values of the model that `run` will get, or None to infer it.
     """
 
     name: ClassVar[str] = "fold"
     budget_bytes: int = 8 << 20
-    facts: Facts | None = None
 
     def requires(self, model: ir.Model) -> str | None:
         """Ask for the engine that evaluates."""
@@ -65,14 +64,14 @@ class Fold:
             return "onnxruntime is not installed (pip install 'leptonc[ort]')"
         return None
 
-    def run(self, model: ir.Model) -> PassStats:
+    def run(self, model: ir.Model, context: Context = Context()) -> PassStats:
         """Lift constants, take the branches that are known to be taken, and fold."""
         before = count_nodes(model)
         counts: Counter[str] = Counter()
         counts["scopes separated"] = separate_scopes(model)
         names, pinned = Names(model), annotated_names(model)
         counts["branches inlined"] = inline_constant_ifs(model, names)
-        facts = infer_facts(model) if self.facts is None else self.facts
+        facts = context.known(model)
         grown = int(model.metadata_props.get(GROWN, "0"))
         refused: list[Refusal] = []
         for root in roots(model):

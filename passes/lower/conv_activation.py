@@ -15,8 +15,10 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from leptonc.passes.rewriting.build import AttributeValue, Build
-from leptonc.passes.rewriting.rule import ORT_CPU, ORT_CUDA, Rewritten, Rule
+from leptonc.passes.rewriting.rule import Rewritten, Rule
+from leptonc.passes.rewriting.rule_pass import RulePass
 from leptonc.passes.rewriting.site import Site, commuted
+from leptonc.passes.targets import ORT_CPU, ORT_CUDA
 
 _ON_CPU = ("Relu", "Sigmoid", "Tanh", "LeakyRelu", "Clip", "HardSigmoid")
 _ON_CUDA = ("Relu",)
@@ -103,15 +105,19 @@ def _rewrite(site: Site, match: Activated, build: Build) -> Rewritten:
     return {out: build.op("FusedConv", inputs, attributes, domain="com.microsoft", like=out)}
 
 
-RULES = (
-    Rule(
-        "conv-sum-activation",
-        _ON_CUDA,
-        _summed,
-        _check,
-        _rewrite,
-        targets=frozenset({ORT_CUDA}),
+LOWER_CONVOLUTION = RulePass(
+    "lower-convolution",
+    __doc__,
+    (
+        Rule(
+            "conv-sum-activation",
+            _ON_CUDA,
+            _summed,
+            _check,
+            _rewrite,
+            targets=frozenset({ORT_CUDA}),
+        ),
+        Rule("conv-activation", _ON_CPU, _alone, _check, _rewrite, targets=frozenset({ORT_CPU})),
+        Rule("conv-activation", _ON_CUDA, _alone, _check, _rewrite, targets=frozenset({ORT_CUDA})),
     ),
-    Rule("conv-activation", _ON_CPU, _alone, _check, _rewrite, targets=frozenset({ORT_CPU})),
-    Rule("conv-activation", _ON_CUDA, _alone, _check, _rewrite, targets=frozenset({ORT_CUDA})),
 )

@@ -7,16 +7,9 @@ On CUDA the engine computes FusedConv in float32 alone, and Conv in float16 too.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar
-
-import onnx_ir as ir
-
-from leptonc.passes.base import PassStats
-from leptonc.passes.facts.facts import Facts
 from leptonc.passes.rewriting.build import AttributeValue, Build
-from leptonc.passes.rewriting.rewriter import apply_rules
 from leptonc.passes.rewriting.rule import Rewritten, Rule
+from leptonc.passes.rewriting.rule_pass import RulePass
 from leptonc.passes.rewriting.site import Site
 
 _OWN = ("activation", "activation_params")
@@ -50,25 +43,4 @@ def _rewrite(site: Site, match: str, build: Build) -> Rewritten:
 
 RULES = (Rule("plain-conv", ("com.microsoft.FusedConv",), _fused, _check, _rewrite),)
 
-
-@dataclass(frozen=True)
-class PlainConvolution:
-    """Write every FusedConv as Conv, Add and activation.
-
-    Attributes:
-        target: What the model is for.
-        facts: What is known of the values of the model that `run` will get, or None to infer it.
-    """
-
-    name: ClassVar[str] = "plain-convolution"
-    target: str = "generic"
-    facts: Facts | None = None
-
-    def requires(self, model: ir.Model) -> str | None:
-        """Any model will do."""
-        del model
-        return None
-
-    def run(self, model: ir.Model) -> PassStats:
-        """Rewrite until no rule fires."""
-        return apply_rules(model, self.name, RULES, target=self.target, facts=self.facts)
+PLAIN_CONVOLUTION = RulePass("plain-convolution", __doc__, RULES)

@@ -20,6 +20,7 @@ from leptonc.passes.base import Firing, PassStats
 from leptonc.passes.graph.constants import constant
 from leptonc.passes.graph.insertion import Insertion, take_over
 from leptonc.passes.graph.structure import Names, count_nodes
+from leptonc.passes.pipeline import Context
 
 MICROSOFT = "com.microsoft"
 # How FusedGemm spells the attributes of its activation.
@@ -36,12 +37,7 @@ class SplitLayers:
 
     name: ClassVar[str] = "split-layers"
 
-    def requires(self, model: ir.Model) -> str | None:
-        """Any model will do."""
-        del model
-        return None
-
-    def run(self, model: ir.Model) -> PassStats:
+    def run(self, model: ir.Model, _: Context = Context()) -> PassStats:
         """Rewrite the main graph in place."""
         before = count_nodes(model)
         insert = Insertion(model.graph, Names(model))

@@ -13,18 +13,15 @@ optimiser fused it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
-from leptonc.passes.base import PassStats
-from leptonc.passes.facts.facts import Facts
 from leptonc.passes.lower.plain_conv import RULES as CONV_RULES
 from leptonc.passes.rewriting.build import Build
-from leptonc.passes.rewriting.rewriter import apply_rules
 from leptonc.passes.rewriting.rule import Rewritten, Rule
+from leptonc.passes.rewriting.rule_pass import RulePass
 from leptonc.passes.rewriting.site import Site
 
 _QUICK_ALPHA = 1.702
@@ -151,25 +148,4 @@ RULES: tuple[Rule[Any], ...] = (
     ),
 )
 
-
-@dataclass(frozen=True)
-class StandardOperators:
-    """Write ONNX Runtime's own operators in those of the standard.
-
-    Attributes:
-        target: What the model is for.
-        facts: What is known of the values of the model that `run` will get, or None to infer it.
-    """
-
-    name: ClassVar[str] = "standard-operators"
-    target: str = "primitive"
-    facts: Facts | None = None
-
-    def requires(self, model: ir.Model) -> str | None:
-        """Any model will do."""
-        del model
-        return None
-
-    def run(self, model: ir.Model) -> PassStats:
-        """Rewrite until no rule fires."""
-        return apply_rules(model, self.name, RULES, target=self.target, facts=self.facts)
+STANDARD_OPERATORS = RulePass("standard-operators", __doc__, RULES)

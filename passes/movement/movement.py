@@ -2,60 +2,43 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, ClassVar
-
-import onnx_ir as ir
-
-from leptonc.passes.base import PassStats
-from leptonc.passes.facts.facts import Facts
-from leptonc.passes.fusions.mask_rules import MASK_RULES
 from leptonc.passes.movement import (
+    cast_like,
     casts,
     expands,
+    flat_grids,
     index_grids,
+    neutral_operands,
     reshapes,
     slices,
     transpose_joins,
     transposes,
+    uniform_lookups,
     unsqueezes,
+    widened_masks,
 )
-from leptonc.passes.movement import uniform_lookups as uniform
-from leptonc.passes.rewriting.rewriter import apply_rules
-from leptonc.passes.rewriting.rule import Rule
+from leptonc.passes.rewriting.rule_pass import RulePass, Rules
 
-RULES: tuple[Rule[Any], ...] = (
-    *index_grids.RULES,
-    *expands.RULES,
-    *uniform.RULES,
-    *reshapes.RULES,
-    *slices.RULES,
-    *unsqueezes.RULES,
-    *casts.RULES,
-    *transposes.RULES,
-    *transpose_joins.RULES,
-    *MASK_RULES,
+MASK_RULES: Rules = (
+    *cast_like.RULES,
+    *neutral_operands.RULES,
+    *flat_grids.RULES,
+    *widened_masks.RULES,
 )
 
-
-@dataclass(frozen=True)
-class Shapes:
-    """Simplify what depends on shapes.
-
-    Attributes:
-        target: What the model is for.
-        facts: What is known of the values of the model that `run` will get, or None to infer it.
-    """
-
-    name: ClassVar[str] = "shapes"
-    target: str = "generic"
-    facts: Facts | None = None
-
-    def requires(self, model: ir.Model) -> str | None:
-        """Any model will do."""
-        del model
-        return None
-
-    def run(self, model: ir.Model) -> PassStats:
-        """Rewrite until no rule fires."""
-        return apply_rules(model, self.name, RULES, target=self.target, facts=self.facts)
+SHAPES = RulePass(
+    "shapes",
+    __doc__,
+    (
+        *index_grids.RULES,
+        *expands.RULES,
+        *uniform_lookups.RULES,
+        *reshapes.RULES,
+        *slices.RULES,
+        *unsqueezes.RULES,
+        *casts.RULES,
+        *transposes.RULES,
+        *transpose_joins.RULES,
+        *MASK_RULES,
+    ),
+)

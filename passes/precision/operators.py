@@ -146,7 +146,7 @@ def refusal(node: ir.Node, half: HalfType, opset: int, target: str) -> str | Non
         node: Any node.
         half: The type.
         opset: Of the standard domain, as far as the graph can be raised.
-        target: One of `leptonc.passes.rewriting.rule.TARGETS`.
+        target: One of `leptonc.passes.TARGETS`.
     """
     name = operator(node)
     if name not in HALF:

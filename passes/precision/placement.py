@@ -80,7 +80,7 @@ def make_plan(
         model: Left as it is.
         half: The type to compute in.
         facts: What is known of its values.
-        target: One of `leptonc.passes.rewriting.rule.TARGETS`.
+        target: One of `leptonc.passes.TARGETS`.
         keep: Names of nodes that shall stay in float32.
         opset: Of the standard domain, as far as the graph can be raised.
     """

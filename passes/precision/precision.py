@@ -17,10 +17,11 @@ from typing import ClassVar
 import onnx_ir as ir
 
 from leptonc.passes.base import PassStats, Refusal
-from leptonc.passes.facts.facts import Facts, infer_facts
+from leptonc.passes.facts.facts import Facts
 from leptonc.passes.graph.constants import constant
 from leptonc.passes.graph.opset import obstacle_to_raising, raise_opset
 from leptonc.passes.graph.structure import Names, annotation, count_nodes, graphs, roots
+from leptonc.passes.pipeline import Context
 from leptonc.passes.precision.half_types import BF16, HALF_TYPES, HalfType, narrowed
 from leptonc.passes.precision.operators import BF16_SINCE, half_input, half_output
 from leptonc.passes.precision.placement import Plan, make_plan
@@ -35,16 +36,12 @@ class Precision:
 
     Attributes:
         precision: "fp16" or "bf16".
-        target: What the model is for.
         keep: Names of nodes that shall stay in float32.
-        facts: What is known of the values of the model that `run` will get, or None to infer it.
     """
 
     name: ClassVar[str] = "precision"
     precision: str = "fp16"
-    target: str = "generic"
     keep: frozenset[str] = frozenset()
-    facts: Facts | None = None
 
     def requires(self, model: ir.Model) -> str | None:
         """Initializers must be free, and what is kept must be there."""
@@ -56,14 +53,14 @@ class Precision:
         missing = sorted(self.keep - names)
         return f"there is no node {missing[0]!r} to keep in float32" if missing else None
 
-    def run(self, model: ir.Model) -> PassStats:
+    def run(self, model: ir.Model, context: Context = Context()) -> PassStats:
         """Rewrite `model` in place."""
         half = HALF_TYPES[self.precision]
         before = count_nodes(model)
-        facts = self.facts or infer_facts(model)
+        facts = context.known(model)
         names = Names(model)
-        opset = _opset_for(model, half, self.target)
-        plan = make_plan(model, half, facts, target=self.target, keep=self.keep, opset=opset)
+        opset = _opset_for(model, half, context.target)
+        plan = make_plan(model, half, facts, target=context.target, keep=self.keep, opset=opset)
         if not any(_narrows(node, facts) for node in plan.half):
             return _stats(self.name, plan, before, before, _Changes())
         raise_opset(model, opset, names)

@@ -23,7 +23,7 @@ from leptonc.passes.quantize.plan import (
 )
 from leptonc.passes.ranges.methods import DEFAULT_PERCENTILE
 from leptonc.passes.ranges.table import Ranges
-from leptonc.passes.rewriting.rule import ORT_CPU, ORT_CUDA
+from leptonc.passes.targets import ORT_CPU, ORT_CUDA
 
 AUTO = "auto"
 METHODS = (AUTO, STATIC, DYNAMIC, WEIGHT_ONLY)
@@ -69,7 +69,7 @@ def default_plan(
 
     Args:
         model: The float graph.
-        target: One of `leptonc.passes.rewriting.rule.TARGETS`.
+        target: One of `leptonc.passes.TARGETS`.
         precision: "int8" or "int4".
         ranges: What calibration observed; static layers need it.
         quantization: What the user asked for.

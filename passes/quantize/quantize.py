@@ -14,7 +14,7 @@ from leptonc.passes.errors import PlanError
 from leptonc.passes.graph.insertion import Insertion
 from leptonc.passes.graph.opset import raise_opset
 from leptonc.passes.graph.structure import Names, count_nodes
-from leptonc.passes.pipeline import run_on_valid
+from leptonc.passes.pipeline import Context, run_on_valid
 from leptonc.passes.quantize.layer_matrix import LayerMatrix
 from leptonc.passes.quantize.plan import (
     CONVOLUTIONS,
@@ -31,7 +31,7 @@ from leptonc.passes.quantize.static import dequantized, quantize_static
 from leptonc.passes.quantize.tables import rewrite_table
 from leptonc.passes.quantize.weights import rounded_weight
 from leptonc.passes.ranges.table import Ranges
-from leptonc.passes.rewriting.rule import ORT_CPU, ORT_CUDA
+from leptonc.passes.targets import ORT_CPU, ORT_CUDA
 
 # The version of the standard domain whose DequantizeLinear takes blocks and INT4.
 _BLOCKED_OPSET = 21
@@ -49,7 +49,7 @@ class Quantize:
     Attributes:
         plan: What becomes of each layer.
         ranges: What calibration observed; None where nothing is static.
-        target: What the model is for, one of `TARGETS` of `leptonc.passes.rewriting.rule`.
+        target: What the model is for, one of `leptonc.passes.TARGETS`.
     """
 
     name: ClassVar[str] = "quantize"
@@ -67,7 +67,7 @@ class Quantize:
             return "static layers need a calibration table"
         return None
 
-    def run(self, model: ir.Model) -> PassStats:
+    def run(self, model: ir.Model, _: Context = Context()) -> PassStats:
         """Rewrite `model` in place.
 
         Raises:
@@ -125,7 +125,7 @@ def apply_plan(
         model: The float graph that `plan` was made for.
         plan: What becomes of each layer.
         ranges: What calibration observed on the canonical graph; None where nothing is static.
-        target: One of `leptonc.passes.rewriting.rule.TARGETS`.
+        target: One of `leptonc.passes.TARGETS`.
 
     Raises:
         PassRefusedError: The plan is for another graph, or needs ranges.

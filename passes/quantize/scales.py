@@ -98,7 +98,7 @@ def symmetric_scale(largest: Array, bits: int = 8) -> np.ndarray[Any, np.dtype[n
 
 def _exact_scale(largest: Array, bits: int) -> Floats:
     scale = largest.astype(np.float64) / largest_level(bits)
-    return np.where(scale < SMALLEST_SCALE, 1.0, scale)
+    return np.asarray(np.where(scale < SMALLEST_SCALE, 1.0, scale))
 
 
 def nearest(weight: Array, scale: Array, bits: int = 8) -> Array:
@@ -153,7 +153,7 @@ def _scales(weight: Array, importance: Floats | None, bits: int) -> Array:
         error = importance @ (lost * lost)
         better = error < best
         best, found = np.where(better, error, best), np.where(better, scale, found)
-    return found.astype(np.float32)
+    return np.asarray(found, dtype=np.float32)
 
 
 def round_nearest(weight: Array, scale: Array, *, bits: int = 8, block: int = 0) -> RoundedWeight:

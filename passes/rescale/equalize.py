@@ -20,6 +20,7 @@ import onnx_ir as ir
 
 from leptonc.passes.base import PassStats
 from leptonc.passes.graph.structure import count_nodes
+from leptonc.passes.pipeline import Context
 from leptonc.passes.rescale.channels import (
     LARGEST_POWER,
     LAYERS,
@@ -39,19 +40,14 @@ class Equalize:
 
     name: ClassVar[str] = "equalize"
 
-    def requires(self, model: ir.Model) -> str | None:
-        """Any model will do."""
-        del model
-        return None
-
-    def run(self, model: ir.Model) -> PassStats:
+    def run(self, model: ir.Model, _: Context = Context()) -> PassStats:
         """Scale until no factor is a power of two other than 1."""
         before = count_nodes(model)
         counts: Counter[str] = Counter()
         found, refused = find_scalable(model)
         between = [each for each in found if each.source.op_type in LAYERS]
         scaled: set[str] = set()
-        for _ in range(SWEEPS):
+        for _sweep in range(SWEEPS):
             settled = True
             for each in between:
                 powers = equalizing_powers(each)

@@ -24,6 +24,7 @@ import onnx_ir as ir
 from leptonc.passes.base import PassStats
 from leptonc.passes.graph.insertion import Insertion
 from leptonc.passes.graph.structure import Names, count_nodes
+from leptonc.passes.pipeline import Context
 from leptonc.passes.quantize.layer_matrix import LayerMatrix, layer_matrix
 from leptonc.passes.rescale.channels import LARGEST_POWER, find_scalable, scale_channels
 
@@ -82,7 +83,7 @@ class Smooth:
                 )
         return None
 
-    def run(self, model: ir.Model) -> PassStats:
+    def run(self, model: ir.Model, _: Context = Context()) -> PassStats:
         """Rewrite the graph; its outputs keep their bits."""
         before = count_nodes(model)
         counts: Counter[str] = Counter()

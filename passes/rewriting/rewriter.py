@@ -52,7 +52,7 @@ def apply_rules(
         model: Rewritten in place. Functions are left alone: their values have no types.
         name: Of the pass, for the statistics.
         rules: Those for other targets are left out.
-        target: One of `leptonc.passes.rewriting.rule.TARGETS`.
+        target: One of `leptonc.passes.TARGETS`.
         facts: What is known of the values of `model`, or None to infer it.
     """
     before = count_nodes(model)

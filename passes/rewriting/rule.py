@@ -16,17 +16,9 @@ import onnx_ir as ir
 
 from leptonc.passes.rewriting.build import Build
 from leptonc.passes.rewriting.site import Site
+from leptonc.passes.targets import TARGETS
 
 Match = TypeVar("Match")
-
-GENERIC, PRIMITIVE, ORT_CPU, ORT_CUDA = "generic", "primitive", "ort-cpu", "ort-cuda"
-
-# What a graph can be rewritten for.
-# generic: standard operators only, in their most telling form.
-# primitive: for engines that fuse attention and normalisation by themselves.
-# ort-cpu: ONNX Runtime's own operators where they are measured to be faster on a CPU.
-# ort-cuda: ONNX Runtime's own operators wherever there is one.
-TARGETS = (GENERIC, PRIMITIVE, ORT_CPU, ORT_CUDA)
 
 Rewritten = Mapping[ir.Value, ir.Value]
 

@@ -20,6 +20,7 @@ from leptonc.passes.graph.structure import (
     roots,
     separate_scopes,
 )
+from leptonc.passes.pipeline import Context
 from leptonc.passes.share.ties import tie_weights
 
 _Mark = TypeVar("_Mark", bound=Hashable)
@@ -43,12 +44,7 @@ class Share:
     name: ClassVar[str] = "share"
     ties: bool = False
 
-    def requires(self, model: ir.Model) -> str | None:
-        """Any model will do."""
-        del model
-        return None
-
-    def run(self, model: ir.Model) -> PassStats:
+    def run(self, model: ir.Model, _: Context = Context()) -> PassStats:
         """Rewire the readers of every copy to the first."""
         before = count_nodes(model)
         counts: Counter[str] = Counter()

@@ -17,11 +17,11 @@ from measure import Subject
 from leptonc.compiler.running.graph_runner import GraphRunner
 from leptonc.compiler.verification.comparison import Tolerance, compare_outputs
 from leptonc.passes import optimize
-from leptonc.passes.lower.plain_conv import PlainConvolution
-from leptonc.passes.pipeline import run_passes
+from leptonc.passes.lower.plain_conv import PLAIN_CONVOLUTION
+from leptonc.passes.pipeline import Context, run_passes
 from leptonc.passes.precision.emulation import emulate_half
 from leptonc.passes.precision.precision import Precision
-from leptonc.passes.rewriting.rule import ORT_CUDA, PRIMITIVE
+from leptonc.passes.targets import ORT_CUDA, PRIMITIVE
 
 NAMES = (
     *("bert_eager", "llama_cache_sdpa", "t5_sdpa", "swin_eager", "resnet_none"),
@@ -64,10 +64,12 @@ def of_pytorch(subject: Subject, dtype: torch.dtype) -> float:
 def test_it_is_as_near_as_the_module_in_that_type(subject, target, precision):
     model = subject.exported.model.clone()
     optimize(model, target=target)
-    narrow = Precision(precision, target=target)
-    run_passes(model, (PlainConvolution(), narrow) if target == ORT_CUDA else (narrow,))
+    narrow = Precision(precision)
+    run_passes(
+        model, (PLAIN_CONVOLUTION, narrow) if target == ORT_CUDA else (narrow,), Context(target)
+    )
     optimize(model, target=target)
-    assert run_passes(model.clone(), (narrow,))[0].changed == 0
+    assert run_passes(model.clone(), (narrow,), Context(target))[0].changed == 0
     runner = GraphRunner(emulate_half(model))
     ours = min(worst(trial.expected, runner(trial.inputs)) for trial in subject.trials)
     assert ours >= of_pytorch(subject, PRECISIONS[precision]) - SLACK_DB

@@ -21,10 +21,7 @@ TO = """
 class Acme:
     name = "acme"
 
-    def requires(self, model):
-        return None
-
-    def run(self, model):
+    def run(self, model, context):
         for node in model.graph:
             if node.op_type == "Relu":
                 node.op_type = "{to}"

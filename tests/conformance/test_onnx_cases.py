@@ -44,9 +44,9 @@ from onnxruntime.capi import onnxruntime_pybind11_state
 from leptonc.passes import optimize
 from leptonc.passes.facts.facts import infer_facts
 from leptonc.passes.graph.structure import count_nodes
-from leptonc.passes.pipeline import run_passes
-from leptonc.passes.rewriting.rule import ORT_CUDA, TARGETS
+from leptonc.passes.pipeline import Context, run_passes
 from leptonc.passes.schedule import STAGES
+from leptonc.passes.targets import ORT_CUDA, TARGETS
 from leptonc.runtime.errors import LeptonError
 
 pytestmark = pytest.mark.conformance
@@ -153,8 +153,7 @@ def settle_canonical(model: ir.Model) -> bool:
     (canonical,) = (stage for stage in STAGES if stage.name == "canonical")
     changed = False
     while True:
-        facts = infer_facts(model)
-        stats = run_passes(model, [make("generic", facts) for make in canonical.passes])
+        stats = run_passes(model, canonical.passes, Context(facts=infer_facts(model)))
         if not any(one.changed for one in stats):
             return changed
         changed = True

@@ -14,7 +14,8 @@ from onnx import helper, numpy_helper
 from surroundings import Pattern, Surrounded, clone, with_output_types
 
 from leptonc.passes.base import PassStats
-from leptonc.passes.fusions.attention.fuse import FuseAttention
+from leptonc.passes.fusions.attention.fuse import FUSE_ATTENTION
+from leptonc.passes.pipeline import Context
 
 Draw = Callable[..., Any]
 Array = np.ndarray[Any, Any]
@@ -31,7 +32,7 @@ SOURCES = ("flat", "whole", "projected", "packed", "scaled", "gathered", "unboun
 
 def fuse(target: str) -> Callable[[ir.Model], PassStats]:
     """Return the pass for `target`, as a rewrite."""
-    return lambda model: FuseAttention(target).run(model)
+    return lambda model: FUSE_ATTENTION.run(model, Context(target))
 
 
 def still(pattern: Pattern, *, opset: int = 20) -> Surrounded:

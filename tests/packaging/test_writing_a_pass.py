@@ -69,7 +69,7 @@ def test_the_pass_fires_and_is_explained_as_the_page_says(installed):
 def test_the_doctor_lists_it(installed):
     done = installed.run(LEPTONC, "doctor")
     assert "acme-passes 1.2.0" in done.stdout
-    assert "acme_passes:FuseSquareSum" in done.stdout
+    assert "acme_passes:FUSE_SQUARE_SUM" in done.stdout
 
 
 def test_without_plugins_it_does_not_take_part(installed):
@@ -87,7 +87,7 @@ def test_the_test_on_the_page_passes(installed):
 
 def test_every_stage_and_target_is_on_the_page():
     from leptonc.passes.plugins import DEFAULT_STAGE, GROUP, STAGE_NAMES
-    from leptonc.passes.rewriting.rule import TARGETS
+    from leptonc.passes.targets import TARGETS
 
     assert all(f"`{name}`" in PAGE for name in (*STAGE_NAMES, *TARGETS, GROUP))
     assert f"`{DEFAULT_STAGE}` (the default)" in PAGE

@@ -10,13 +10,8 @@ import pytest
 
 from leptonc.passes import PASSES, optimize
 from leptonc.passes.errors import ModelError
-from leptonc.passes.lower.plain_conv import PlainConvolution
-from leptonc.passes.lower.standard_operators import StandardOperators
-from leptonc.passes.precision.precision import Precision
-from leptonc.passes.simplify import Simplify
+from leptonc.passes.schedule import ON_DEMAND
 from leptonc.runtime.errors import UnsupportedError
-
-ON_DEMAND = (PlainConvolution, StandardOperators, Precision, Simplify)
 
 
 def test_it_cleans_folds_and_shares_to_the_end(parse, assert_graph):

@@ -11,7 +11,7 @@ import pytest
 from leptonc.passes.base import PassStats
 from leptonc.passes.errors import ModelError, PassError, PassRefusedError
 from leptonc.passes.graph.validity import find_problem
-from leptonc.passes.pipeline import STAMP, run_passes
+from leptonc.passes.pipeline import STAMP, Context, run_passes
 
 GRAPH = """
 agraph (float[2] x, bool c) => (float[2] y, float[2] z) <float[2] w = {1, 2}> {
@@ -35,7 +35,7 @@ class Edit:
     def requires(self, model: ir.Model) -> str | None:
         return self.refusal
 
-    def run(self, model: ir.Model) -> PassStats:
+    def run(self, model: ir.Model, context: Context) -> PassStats:
         self.edit(model)
         return PassStats(self.name, (("edits", 1),), 5, 5)
 

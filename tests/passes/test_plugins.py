@@ -7,8 +7,8 @@ import pytest
 from leptonc.passes import PASSES, optimize
 from leptonc.passes.errors import PassError, PluginError
 from leptonc.passes.plugins import STAGE_NAMES, load_plugins, plugin_passes
-from leptonc.passes.rewriting.rule import TARGETS
 from leptonc.passes.schedule import STAGES
+from leptonc.passes.targets import TARGETS
 
 TEXT = "g (float[2] x) => (float[2] y) { a = Neg(x)  y = Relu(a) }"
 
@@ -21,7 +21,7 @@ class Acme:
     def requires(self, model):
         return {requires}
 
-    def run(self, model):
+    def run(self, model, context):
         {run}
 """
 RELU_TO_ABS = """
@@ -77,14 +77,11 @@ def test_a_pass_runs_in_its_stage_for_its_targets(install_plugin):
 def test_a_pass_is_given_the_target_and_the_facts(install_plugin, parse):
     install_plugin(
         """
-        @dataclass(frozen=True)
         class Acme:
-            name: ClassVar[str] = "acme"
-            target: str
-            facts: object = None
-            def requires(self, model):
-                return f"{self.target}, {type(self.facts).__name__}"
-            def run(self, model): ...
+            name = "acme"
+            def run(self, model, context):
+                told = Refusal("", f"{context.target}, {type(context.facts).__name__}")
+                return PassStats(self.name, (), 2, 2, refused=(told,))
         """,
         {"acme": "Acme"},
     )
@@ -97,6 +94,22 @@ def test_a_function_may_make_the_pass(install_plugin, parse):
     install_plugin(
         acme(RELU_TO_ABS) + "\ndef make(strength=3):\n    return Acme()\n", {"acme": "make"}
     )
+    model = parse(TEXT)
+    optimize(model, plugins=load_plugins())
+    assert [node.op_type for node in model.graph] == ["Neg", "Abs"]
+
+
+def test_an_entry_point_may_be_the_pass_itself(install_plugin, parse):
+    install_plugin(acme(RELU_TO_ABS) + "\nACME = Acme()\n", {"acme": "ACME"})
+    model = parse(TEXT)
+    optimize(model, plugins=load_plugins())
+    assert [node.op_type for node in model.graph] == ["Neg", "Abs"]
+
+
+def test_a_pass_that_asks_for_nothing_needs_no_method_for_it(install_plugin, parse):
+    code = acme(RELU_TO_ABS).replace("    def requires(self, model):\n        return None\n", "")
+    assert "requires" not in code
+    install_plugin(code, {"acme": "Acme"})
     model = parse(TEXT)
     optimize(model, plugins=load_plugins())
     assert [node.op_type for node in model.graph] == ["Neg", "Abs"]
@@ -116,9 +129,9 @@ LOADING = {
     "import": ("import nobody", "Acme", "it cannot be imported: ModuleNotFoundError"),
     "exit": ("raise SystemExit(3)", "Acme", "it cannot be imported: SystemExit: 3"),
     "attribute": ("", "Acme", "it cannot be imported: AttributeError"),
-    "not callable": ("Acme = 3", "Acme", "it is of type int, neither a class nor a function"),
+    "not callable": ("Acme = 3", "Acme", "int is not a pass: it has no method run(model, context)"),
     "arguments": ("def Acme(size): ...", "Acme", "it cannot be made: TypeError"),
-    "no pass": ("def Acme(): return 3", "Acme", "int is not a pass: it has no method requires"),
+    "no pass": ("def Acme(): return 3", "Acme", "int is not a pass: it has no method run"),
     "no run": (
         "class Acme:\n    name = 'acme'\n    def requires(self, model): ...",
         "Acme",

@@ -23,9 +23,10 @@ from leptonc.passes.fusions.activation.polynomial import (
     same,
 )
 from leptonc.passes.rewriting.build import Build
-from leptonc.passes.rewriting.rule import ORT_CPU, ORT_CUDA, Rewritten, Rule
+from leptonc.passes.rewriting.rule import Rewritten, Rule
 from leptonc.passes.rewriting.scalars import KERNEL_FLOATS, kept_dtype, read_outside
 from leptonc.passes.rewriting.site import Site
+from leptonc.passes.targets import ORT_CPU, ORT_CUDA
 
 _OPSET = 20
 _ANCHORS = ("Mul", "Div", "Add", "Sum")

@@ -15,9 +15,10 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from leptonc.passes.rewriting.build import Build
-from leptonc.passes.rewriting.rule import GENERIC, ORT_CPU, ORT_CUDA, Rewritten, Rule
+from leptonc.passes.rewriting.rule import Rewritten, Rule
 from leptonc.passes.rewriting.scalars import kept_dtype, number, read_outside
 from leptonc.passes.rewriting.site import Site, commuted
+from leptonc.passes.targets import GENERIC, ORT_CPU, ORT_CUDA
 
 # From here on tanh is 1 in float32.
 _SATURATED = 10.0

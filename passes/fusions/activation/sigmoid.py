@@ -16,9 +16,10 @@ from __future__ import annotations
 
 from leptonc.passes.fusions.activation.polynomial import Activation, Polynomial, activations, same
 from leptonc.passes.rewriting.build import Build
-from leptonc.passes.rewriting.rule import GENERIC, ORT_CPU, ORT_CUDA, Rewritten, Rule
+from leptonc.passes.rewriting.rule import Rewritten, Rule
 from leptonc.passes.rewriting.scalars import KERNEL_FLOATS, kept_dtype, read_outside
 from leptonc.passes.rewriting.site import Site
+from leptonc.passes.targets import GENERIC, ORT_CPU, ORT_CUDA
 
 _OUTER: Polynomial = {(1, 1): 1.0}
 

@@ -29,8 +29,9 @@ from leptonc.passes.fusions.attention.standard import (
     without_join,
 )
 from leptonc.passes.rewriting.build import AttributeValue, Build
-from leptonc.passes.rewriting.rule import ORT_CPU, ORT_CUDA, Rewritten, Rule
+from leptonc.passes.rewriting.rule import Rewritten, Rule
 from leptonc.passes.rewriting.site import Site
+from leptonc.passes.targets import ORT_CPU, ORT_CUDA
 
 _DOMAIN = "com.microsoft"
 

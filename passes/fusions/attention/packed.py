@@ -19,8 +19,9 @@ import onnx_ir as ir
 
 from leptonc.passes.facts.sizes import number
 from leptonc.passes.rewriting.build import Build
-from leptonc.passes.rewriting.rule import GENERIC, ORT_CPU, ORT_CUDA, Rewritten, Rule
+from leptonc.passes.rewriting.rule import Rewritten, Rule
 from leptonc.passes.rewriting.site import Site
+from leptonc.passes.targets import GENERIC, ORT_CPU, ORT_CUDA
 
 # From [B, S, parts, N, D] to [parts, B, N, S, D].
 _PERM = (2, 0, 3, 1, 4)

@@ -21,8 +21,9 @@ import onnx_ir as ir
 from leptonc.passes.fusions.linear.read import OPSET
 from leptonc.passes.fusions.linear.scale import scaled_inputs
 from leptonc.passes.rewriting.build import Build
-from leptonc.passes.rewriting.rule import ORT_CPU, ORT_CUDA, Rewritten, Rule
+from leptonc.passes.rewriting.rule import Rewritten, Rule
 from leptonc.passes.rewriting.site import Site
+from leptonc.passes.targets import ORT_CPU, ORT_CUDA
 
 _MICROSOFT = "com.microsoft"
 _FUSED = "com.microsoft.FusedMatMul"

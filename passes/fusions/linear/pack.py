@@ -40,8 +40,9 @@ from leptonc.passes.fusions.linear.read import (
     wide_row,
 )
 from leptonc.passes.rewriting.build import Build
-from leptonc.passes.rewriting.rule import GENERIC, ORT_CPU, ORT_CUDA, Rewritten, Rule
+from leptonc.passes.rewriting.rule import Rewritten, Rule
 from leptonc.passes.rewriting.site import Site
+from leptonc.passes.targets import GENERIC, ORT_CPU, ORT_CUDA
 
 # The most rows for which packing is faster in ONNX Runtime on a CPU.
 _FEW_ROWS = 16

@@ -38,8 +38,9 @@ from leptonc.passes.fusions.linear.read import (
     wide_row,
 )
 from leptonc.passes.rewriting.build import Build
-from leptonc.passes.rewriting.rule import GENERIC, ORT_CPU, ORT_CUDA, PRIMITIVE, Rewritten, Rule
+from leptonc.passes.rewriting.rule import Rewritten, Rule
 from leptonc.passes.rewriting.site import Site, commuted
+from leptonc.passes.targets import GENERIC, ORT_CPU, ORT_CUDA, PRIMITIVE
 
 # Nodes that move elements, and change none.
 _MOVES = ("Reshape", "Transpose", "Squeeze", "Unsqueeze", "Identity")

@@ -19,8 +19,9 @@ import onnx_ir as ir
 from leptonc.passes.fusions.linear.read import FLOATS, OPSET
 from leptonc.passes.fusions.linear.scale import scaled_inputs
 from leptonc.passes.rewriting.build import Build
-from leptonc.passes.rewriting.rule import GENERIC, Rewritten, Rule
+from leptonc.passes.rewriting.rule import Rewritten, Rule
 from leptonc.passes.rewriting.site import Site
+from leptonc.passes.targets import GENERIC
 
 
 @dataclass(frozen=True)

@@ -30,9 +30,10 @@ import onnx_ir as ir
 from leptonc.passes.facts.onnx_inference import Dims
 from leptonc.passes.fusions.norm.parts import Nodes, centred, deviation, uncast
 from leptonc.passes.rewriting.build import Build
-from leptonc.passes.rewriting.rule import GENERIC, ORT_CPU, ORT_CUDA, Rewritten, Rule
+from leptonc.passes.rewriting.rule import Rewritten, Rule
 from leptonc.passes.rewriting.scalars import read_outside
 from leptonc.passes.rewriting.site import Site, commuted
+from leptonc.passes.targets import GENERIC, ORT_CPU, ORT_CUDA
 
 FLOATS = {
     ir.DataType.FLOAT: np.float32,

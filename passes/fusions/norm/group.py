@@ -26,9 +26,10 @@ from leptonc.passes.fusions.norm.affine import again
 from leptonc.passes.fusions.norm.core import FLOATS
 from leptonc.passes.graph.constants import constant
 from leptonc.passes.rewriting.build import Build
-from leptonc.passes.rewriting.rule import GENERIC, Rewritten, Rule
+from leptonc.passes.rewriting.rule import Rewritten, Rule
 from leptonc.passes.rewriting.scalars import read_outside
 from leptonc.passes.rewriting.site import Site, commuted
+from leptonc.passes.targets import GENERIC
 
 
 @dataclass(frozen=True)

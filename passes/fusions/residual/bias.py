@@ -18,9 +18,10 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from leptonc.passes.rewriting.build import Build
-from leptonc.passes.rewriting.rule import ORT_CPU, ORT_CUDA, Rewritten, Rule
+from leptonc.passes.rewriting.rule import Rewritten, Rule
 from leptonc.passes.rewriting.scalars import KERNEL_FLOATS, kept_dtype, read_outside
 from leptonc.passes.rewriting.site import Site, commuted
+from leptonc.passes.targets import ORT_CPU, ORT_CUDA
 
 _TANH = ("Gelu", "com.microsoft.FastGelu")
 _ERF = ("Gelu", "com.microsoft.Gelu")

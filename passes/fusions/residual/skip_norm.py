@@ -19,9 +19,10 @@ import onnx_ir as ir
 
 from leptonc.passes.fusions.norm.affine import bias_of, used_statistics
 from leptonc.passes.rewriting.build import Build
-from leptonc.passes.rewriting.rule import ORT_CUDA, Rewritten, Rule
+from leptonc.passes.rewriting.rule import Rewritten, Rule
 from leptonc.passes.rewriting.scalars import KERNEL_FLOATS
 from leptonc.passes.rewriting.site import Site, commuted
+from leptonc.passes.targets import ORT_CUDA
 
 _RMS = ("RMSNormalization", "SimplifiedLayerNormalization")
 

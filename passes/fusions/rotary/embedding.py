@@ -30,8 +30,9 @@ from leptonc.passes.fusions.rotary.products import Rotation, by_halves, by_pairs
 from leptonc.passes.fusions.rotary.tables import Table, find_table
 from leptonc.passes.fusions.rotary.turns import find_turn
 from leptonc.passes.rewriting.build import Build
-from leptonc.passes.rewriting.rule import GENERIC, ORT_CPU, ORT_CUDA, Rewritten, Rule
+from leptonc.passes.rewriting.rule import Rewritten, Rule
 from leptonc.passes.rewriting.site import Site, commuted
+from leptonc.passes.targets import GENERIC, ORT_CPU, ORT_CUDA
 
 Find = Callable[[Site], Rotation | None]
 

@@ -15,8 +15,8 @@ from leptonc.passes.fusions.rotary.layout import Heads
 from leptonc.passes.fusions.rotary.tables import Sizes, Table, cut_columns
 from leptonc.passes.rewriting.build import Build
 from leptonc.passes.rewriting.reuse import Attributes, Operand, ints, once
-from leptonc.passes.rewriting.rule import GENERIC, ORT_CPU, ORT_CUDA
 from leptonc.passes.rewriting.site import Site
+from leptonc.passes.targets import GENERIC, ORT_CPU, ORT_CUDA
 
 MICROSOFT = "com.microsoft"
 

@@ -23,8 +23,9 @@ from leptonc.passes.facts.sizes import number
 from leptonc.passes.fusions.rotary.read import OPERATORS, Rotary, read_rotary
 from leptonc.passes.rewriting.build import Build
 from leptonc.passes.rewriting.reuse import ints
-from leptonc.passes.rewriting.rule import GENERIC, ORT_CPU, ORT_CUDA, Rewritten, Rule
+from leptonc.passes.rewriting.rule import Rewritten, Rule
 from leptonc.passes.rewriting.site import Site
+from leptonc.passes.targets import GENERIC, ORT_CPU, ORT_CUDA
 
 _SWAP = (0, 2, 1, 3)
 

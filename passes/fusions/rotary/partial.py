@@ -21,8 +21,9 @@ from leptonc.passes.fusions.rotary.tables import Sizes
 from leptonc.passes.graph.constants import constant_ints
 from leptonc.passes.rewriting.build import Build
 from leptonc.passes.rewriting.reuse import ints
-from leptonc.passes.rewriting.rule import GENERIC, ORT_CPU, ORT_CUDA, Rewritten, Rule
+from leptonc.passes.rewriting.rule import Rewritten, Rule
 from leptonc.passes.rewriting.site import Site
+from leptonc.passes.targets import GENERIC, ORT_CPU, ORT_CUDA
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from surroundings import Pattern, check_kept, run_plain, surround
 
-from leptonc.passes.fusions.conv.fuse import LowerConvolution
+from leptonc.passes.lower.conv_activation import LOWER_CONVOLUTION
+from leptonc.passes.pipeline import Context
 
 HEAD = '<ir_version: 10, opset_import: ["" : 20, "com.microsoft" : 1]>\n'
 W = "float[2,1,1,1] w = {3, 5}"
@@ -32,25 +33,27 @@ def graph(body: str, weights: str = W, inputs: str = "") -> str:
 def test_the_activation_joins_the_convolution(parse, assert_graph, after, fused):
     bounds = ", float a = {0}, float b = {6}" if "Clip" in after else ""
     model = parse(graph(f"c = Conv <group = 1> (x, w)  {after}", W + bounds))
-    assert LowerConvolution("ort-cpu").run(model).counts == (("conv-activation", 1),)
+    assert LOWER_CONVOLUTION.run(model, Context("ort-cpu")).counts == (("conv-activation", 1),)
     assert_graph(model, graph(f"y = com.microsoft.FusedConv <group = 1, {fused}> (x, w)"))
 
 
 def test_a_sum_joins_on_cuda_only(parse, assert_graph):
     text = graph("c = Conv(x, w)  s = Add(z, c)  y = Relu(s)", inputs=", float[k,2,4,4] z")
     model = parse(text)
-    assert not LowerConvolution("ort-cpu").run(model).changed
-    assert not LowerConvolution("ort-cuda").run(model).changed
+    assert not LOWER_CONVOLUTION.run(model, Context("ort-cpu")).changed
+    assert not LOWER_CONVOLUTION.run(model, Context("ort-cuda")).changed
     known = text.replace("float[k,", "float[n,")
     model = parse(known)
-    assert LowerConvolution("ort-cuda").run(model).counts == (("conv-sum-activation", 1),)
+    assert LOWER_CONVOLUTION.run(model, Context("ort-cuda")).counts == (("conv-sum-activation", 1),)
     fused = 'y = com.microsoft.FusedConv <activation = "Relu"> (x, w, , z)'
     assert_graph(model, graph(fused, inputs=", float[n,2,4,4] z"))
 
 
 @pytest.mark.parametrize("target", ["generic", "primitive"])
 def test_other_targets_keep_two_nodes(parse, target):
-    assert not LowerConvolution(target).run(parse(graph("c = Conv(x, w)  y = Relu(c)"))).changed
+    assert not LOWER_CONVOLUTION.run(
+        parse(graph("c = Conv(x, w)  y = Relu(c)")), Context(target)
+    ).changed
 
 
 @pytest.mark.parametrize(
@@ -65,7 +68,7 @@ def test_other_targets_keep_two_nodes(parse, target):
     ],
 )
 def test_near_misses_say_why(parse, body, inputs, reason):
-    stats = LowerConvolution("ort-cpu").run(parse(graph(body, inputs=inputs)))
+    stats = LOWER_CONVOLUTION.run(parse(graph(body, inputs=inputs)), Context("ort-cpu"))
     assert not stats.changed
     assert [refusal.reason for refusal in stats.refused] == [reason]
 
@@ -92,8 +95,8 @@ def test_outputs_stay(data, activation, groups, seed):
     pattern.add(activation, value, *more, **ACTIVATIONS[activation])
 
     def rewrite(model):
-        LowerConvolution("ort-cpu").run(model)
-        assert not LowerConvolution("ort-cpu").run(model).changed
+        LOWER_CONVOLUTION.run(model, Context("ort-cpu"))
+        assert not LOWER_CONVOLUTION.run(model, Context("ort-cpu")).changed
 
     surrounded = surround(data.draw, pattern)
     assert run_plain(surrounded.model, surrounded.feeds)

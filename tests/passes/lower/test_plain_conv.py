@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from leptonc.passes.lower.plain_conv import PlainConvolution
+from leptonc.passes.lower.plain_conv import PLAIN_CONVOLUTION
 from leptonc.passes.pipeline import run_passes
 
 HEAD = '<ir_version: 10, opset_import: ["" : 20, "com.microsoft" : 1]>\n'
@@ -39,7 +39,7 @@ def test_it_computes_the_same(parse, run, inputs, operators):
         )
     }
     before = run(model, feeds)[0]
-    run_passes(model, (PlainConvolution(),))
+    run_passes(model, (PLAIN_CONVOLUTION,))
     assert [node.op_type for node in model.graph] == operators
     assert {node.domain for node in model.graph} == {""}
     np.testing.assert_allclose(run(model, feeds)[0], before, atol=1e-5)
@@ -47,5 +47,5 @@ def test_it_computes_the_same(parse, run, inputs, operators):
 
 def test_an_activation_with_parameters_stays(parse):
     model = parse(fused("x, w", "LeakyRelu"))
-    stats = run_passes(model, (PlainConvolution(),))[0]
+    stats = run_passes(model, (PLAIN_CONVOLUTION,))[0]
     assert stats.refused[0].reason == "LeakyRelu has parameters"

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from leptonc.passes.lower.standard_operators import StandardOperators
+from leptonc.passes.lower.standard_operators import STANDARD_OPERATORS
 from leptonc.passes.pipeline import run_passes
 
 HEAD = '<ir_version: 10, opset_import: ["" : 20, "com.microsoft" : 1]>\n'
@@ -70,7 +70,7 @@ def test_it_computes_the_same(parse, run, text, operators):
     model = parse(text)
     arrays = feeds(model)
     before = run(model, arrays)
-    run_passes(model, (StandardOperators(),))
+    run_passes(model, (STANDARD_OPERATORS,))
     assert [node.op_type for node in model.graph] == operators
     assert {node.domain for node in model.graph} == {""}
     for found, wanted in zip(run(model, arrays), before, strict=True):
@@ -100,7 +100,7 @@ def test_it_computes_the_same(parse, run, text, operators):
 )
 def test_what_has_no_plain_form_stays_with_a_reason(parse, text, reason):
     model = parse(text)
-    stats = run_passes(model, (StandardOperators(),))[0]
+    stats = run_passes(model, (STANDARD_OPERATORS,))[0]
     assert [refusal.reason for refusal in stats.refused] == [reason]
     assert stats.changed == 0
 
@@ -131,6 +131,6 @@ def test_products_of_any_shape_keep_their_values(parse, run, batch, sizes, left,
     )
     arrays = feeds(model)
     before = run(model, arrays)[0]
-    run_passes(model, (StandardOperators(),))
+    run_passes(model, (STANDARD_OPERATORS,))
     assert {node.domain for node in model.graph} == {""}
     np.testing.assert_allclose(run(model, arrays)[0], before, atol=1e-4)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from surroundings import Pattern, check_kept, surround
 
-from leptonc.passes.movement.movement import Shapes
+from leptonc.passes.movement.movement import SHAPES
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ from leptonc.passes.movement.movement import Shapes
 )
 def test_what_changes_nothing_goes(parse, assert_graph, before, after, rule):
     model = parse(before)
-    stats = Shapes().run(model)
+    stats = SHAPES.run(model)
     assert dict(stats.counts)[rule] == 1
     assert_graph(model, after)
 
@@ -84,7 +84,7 @@ def test_what_changes_nothing_goes(parse, assert_graph, before, after, rule):
 )
 def test_what_may_change_something_stays(parse, assert_graph, text):
     model = parse(text)
-    assert not Shapes().run(model).changed
+    assert not SHAPES.run(model).changed
     assert_graph(model, text)
 
 
@@ -107,7 +107,7 @@ def expanded(draw):
 @given(st.data(), expanded())
 def test_every_bit_stays(data, pattern):
     def rewrite(model):
-        Shapes().run(model)
-        assert not Shapes().run(model).changed
+        SHAPES.run(model)
+        assert not SHAPES.run(model).changed
 
     check_kept(surround(data.draw, pattern), rewrite, exact=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from leptonc.passes.movement.movement import Shapes
+from leptonc.passes.movement.movement import SHAPES
 
 GRID = """g (bool[b,s] x{inputs}) => (bool[b,1,1,s] y)
 <int64 o = {{0}}, int64 i = {{{step}}}, int64[3] ab = {{1, 2, 3}}, int64[3] bb = {{0, 1, 2}}, int64[1] m = {{-1}}> {{
@@ -23,7 +23,7 @@ PLAIN = {"inputs": "", "step": 1, "counted": "x", "start": "o", "order": "p0, p1
 
 def test_a_gather_by_all_positions_is_an_unsqueeze(parse, assert_graph):
     model = parse(GRID.format(**PLAIN))
-    stats = Shapes().run(model)
+    stats = SHAPES.run(model)
     assert dict(stats.counts)["index-grid"] == 1
     assert_graph(
         model,
@@ -44,7 +44,7 @@ def test_a_gather_by_all_positions_is_an_unsqueeze(parse, assert_graph):
 )
 def test_other_gathers_stay(parse, change, reason):
     model = parse(GRID.format(**{**PLAIN, **change}))
-    stats = Shapes().run(model)
+    stats = SHAPES.run(model)
     assert "index-grid" not in dict(stats.counts)
     found = [refusal.reason for refusal in stats.refused if refusal.rule == "index-grid"]
     assert bool(found) == (reason is not None)
@@ -56,5 +56,5 @@ def test_every_bit_stays(parse, run, shape):
     text = GRID.format(**PLAIN)
     feeds = {"x": np.random.default_rng(0).random(shape) > 0.5}
     model = parse(text)
-    Shapes().run(model)
+    SHAPES.run(model)
     np.testing.assert_array_equal(run(model, feeds)[0], run(parse(text), feeds)[0])

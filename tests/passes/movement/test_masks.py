@@ -8,8 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from surroundings import Pattern, check_kept, surround
 
-from leptonc.passes.fusions.mask_rules import MASK_RULES
-from leptonc.passes.movement.movement import Shapes
+from leptonc.passes.movement.movement import MASK_RULES, SHAPES
 from leptonc.passes.rewriting.rewriter import apply_rules
 
 LOW = "float z = {0}, float l = {-1e9}"
@@ -315,4 +314,4 @@ def masked(draw):
 @settings(max_examples=40, deadline=None)
 @given(st.data(), masked())
 def test_every_bit_stays(data, pattern):
-    check_kept(surround(data.draw, pattern), lambda model: Shapes().run(model), exact=True)
+    check_kept(surround(data.draw, pattern), lambda model: SHAPES.run(model), exact=True)

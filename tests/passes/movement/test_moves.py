@@ -11,7 +11,7 @@ from onnx import TensorProto
 from surroundings import Pattern, check_kept, surround
 
 from leptonc.passes.movement.casts import holds
-from leptonc.passes.movement.movement import Shapes
+from leptonc.passes.movement.movement import SHAPES
 
 
 @pytest.mark.parametrize(
@@ -154,10 +154,10 @@ from leptonc.passes.movement.movement import Shapes
 )
 def test_fewer_nodes_say_the_same(parse, assert_graph, before, after, rule):
     model = parse(before)
-    stats = Shapes().run(model)
+    stats = SHAPES.run(model)
     assert dict(stats.counts)[rule] == 1
     assert_graph(model, after)
-    assert not Shapes().run(model).changed
+    assert not SHAPES.run(model).changed
 
 
 @pytest.mark.parametrize(
@@ -240,7 +240,7 @@ def test_fewer_nodes_say_the_same(parse, assert_graph, before, after, rule):
 )
 def test_what_says_something_else_stays(parse, assert_graph, text):
     model = parse(text)
-    assert not Shapes().run(model).changed
+    assert not SHAPES.run(model).changed
     assert_graph(model, text)
 
 
@@ -308,7 +308,7 @@ def moved(draw):
 @given(st.data(), moved())
 def test_every_bit_stays(data, pattern):
     def rewrite(model):
-        Shapes().run(model)
-        assert not Shapes().run(model).changed
+        SHAPES.run(model)
+        assert not SHAPES.run(model).changed
 
     check_kept(surround(data.draw, pattern), rewrite, exact=True)

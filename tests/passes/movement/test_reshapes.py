@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from surroundings import Pattern, check_kept, surround
 
-from leptonc.passes.movement.movement import Shapes
+from leptonc.passes.movement.movement import SHAPES
 
 
 def shapes(model):
-    return Shapes().run(model)
+    return SHAPES.run(model)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from surroundings import Pattern, check_kept, surround
 
-from leptonc.passes.lower.slices import LowerSlices
+from leptonc.passes.lower.slices import LOWER_SLICES
 
 ENDS = "int64[1] z = {0}, int64[1] a = {1}, int64[1] b = {3}, int64[1] n = {9}, int64[1] m = {-1}"
 
@@ -59,9 +59,9 @@ ENDS = "int64[1] z = {0}, int64[1] a = {1}, int64[1] b = {3}, int64[1] n = {9}, 
 )
 def test_they_are_taken_in_one_go(parse, assert_graph, before, after, rule):
     model = parse(before)
-    assert dict(LowerSlices().run(model).counts) == {rule: 1}
+    assert dict(LOWER_SLICES.run(model).counts) == {rule: 1}
     assert_graph(model, after)
-    assert not LowerSlices().run(model).changed
+    assert not LOWER_SLICES.run(model).changed
 
 
 @pytest.mark.parametrize(
@@ -106,11 +106,11 @@ def test_they_are_taken_in_one_go(parse, assert_graph, before, after, rule):
     ],
 )
 def test_others_stay(parse, text):
-    assert not LowerSlices().run(parse(text)).changed
+    assert not LOWER_SLICES.run(parse(text)).changed
 
 
 def test_a_slice_that_is_read_elsewhere_is_a_near_miss(parse):
-    stats = LowerSlices().run(
+    stats = LOWER_SLICES.run(
         parse(f"""g (float[2,3] x) => (float[3] y, float[1,3] s) <{ENDS}> {{
             s = Slice(x, z, a, z)  y = Squeeze(s, z)
         }}""")
@@ -143,4 +143,4 @@ def parts(draw):
 @settings(max_examples=80, deadline=None)
 @given(st.data(), parts())
 def test_every_bit_stays(data, pattern):
-    check_kept(surround(data.draw, pattern), lambda model: LowerSlices().run(model), exact=True)
+    check_kept(surround(data.draw, pattern), lambda model: LOWER_SLICES.run(model), exact=True)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from surroundings import Pattern, check_kept, surround
 
-from leptonc.passes.movement.movement import Shapes
+from leptonc.passes.movement.movement import SHAPES
 
 TABLE = "<float[3,2] w = {1,2,3,4,5,6}, int64 k = {2}>"
 
@@ -51,7 +51,7 @@ TABLE = "<float[3,2] w = {1,2,3,4,5,6}, int64 k = {2}>"
 )
 def test_the_look_up_goes(parse, assert_graph, before, after, rule):
     model = parse(before)
-    stats = Shapes().run(model)
+    stats = SHAPES.run(model)
     assert dict(stats.counts)[rule] == 1
     assert_graph(model, after)
 
@@ -105,7 +105,7 @@ def test_the_look_up_goes(parse, assert_graph, before, after, rule):
     ],
 )
 def test_other_look_ups_stay(parse, text):
-    assert not Shapes().run(parse(text)).changed
+    assert not SHAPES.run(parse(text)).changed
 
 
 @st.composite
@@ -135,4 +135,4 @@ def looked_up(draw):
 @settings(max_examples=60, deadline=None)
 @given(st.data(), looked_up())
 def test_every_bit_stays(data, pattern):
-    check_kept(surround(data.draw, pattern), lambda model: Shapes().run(model), exact=True)
+    check_kept(surround(data.draw, pattern), lambda model: SHAPES.run(model), exact=True)

@@ -12,7 +12,7 @@ from text_graphs import parse_text
 
 from leptonc.passes import optimize
 from leptonc.passes.errors import PassRefusedError
-from leptonc.passes.pipeline import run_passes
+from leptonc.passes.pipeline import Context, run_passes
 from leptonc.passes.precision.emulation import emulate_half
 from leptonc.passes.precision.half_types import BF16, FP16, survey
 from leptonc.passes.precision.precision import Precision
@@ -359,7 +359,7 @@ def test_on_cuda_what_has_no_kernel_stays(parse):
     model = name_nodes(
         parse("g (float[1,2,4,4] x) => (float[1,2,2,2] y) { y = MaxPool <kernel_shape=[3,3]> (x) }")
     )
-    stats = run_passes(model, (Precision("bf16", target="ort-cuda"),))[0]
+    stats = run_passes(model, (Precision("bf16"),), Context("ort-cuda"))[0]
     assert "opset 20" in kept(stats)["y"]
     assert model.opset_imports[""] == 20
 

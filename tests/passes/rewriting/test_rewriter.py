@@ -12,8 +12,10 @@ from leptonc.passes.errors import PassError
 from leptonc.passes.pipeline import STAMP, run_passes
 from leptonc.passes.rewriting.build import Build
 from leptonc.passes.rewriting.rewriter import apply_rules, restore_order
-from leptonc.passes.rewriting.rule import ORT_CPU, Rule
+from leptonc.passes.rewriting.rule import Rule
+from leptonc.passes.rewriting.rule_pass import RulePass
 from leptonc.passes.rewriting.site import Site
+from leptonc.passes.targets import ORT_CPU
 
 
 def _two_relus(site: Site) -> ir.Node | None:
@@ -263,17 +265,8 @@ def test_old_models_and_functions_are_left_alone(parse):
 
 
 def test_what_a_rule_made_is_stamped_with_its_pass(parse):
-    class Twice:
-        name = "twice"
-
-        def requires(self, model: ir.Model) -> str | None:
-            return None
-
-        def run(self, model: ir.Model):
-            return apply_rules(model, self.name, (TWICE,))
-
     model = parse("g (float[2] x) => (float[2] y) { a = Relu(x)  b = Relu(a)  y = Neg(b) }")
-    (stats,) = run_passes(model, (Twice(),))
+    (stats,) = run_passes(model, (RulePass("twice", None, (TWICE,)),))
     assert stats.fired == (Firing("relu-relu", ""),)
     stamps = {node.op_type: node.metadata_props.get(STAMP) for node in model.graph}
     assert stamps["Relu"] == "twice"

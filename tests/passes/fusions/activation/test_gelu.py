@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from surroundings import Pattern, alone, check_kept, surround, times_each_fires
 
-from leptonc.passes.fusions.activation.fuse import RULES, FuseActivation
+from leptonc.passes.fusions.activation.fuse import FUSE_ACTIVATION
 from leptonc.passes.fusions.activation.gelu import GELU_OLD_OPSET
+from leptonc.passes.pipeline import Context
 from leptonc.passes.rewriting.rewriter import apply_rules
 
 HEAD = '<ir_version: 10, opset_import: ["" : 20, "com.microsoft" : 1]>\n'
@@ -54,7 +55,7 @@ ERF = "a = Div(x, root)  t = Erf(a)  g = Add(t, one)  "
 )
 def test_every_association_of_the_erf_form(parse, assert_graph, body):
     model = parse(graph(body))
-    assert FuseActivation().run(model).counts == (("gelu", 1),)
+    assert FUSE_ACTIVATION.run(model).counts == (("gelu", 1),)
     assert_graph(model, fused())
 
 
@@ -73,7 +74,7 @@ TANH = "t = Tanh(a)  g = Add(t, one)  h = Mul(x, half)  y = Mul(h, g)"
 )
 def test_every_association_of_the_tanh_form(parse, assert_graph, body):
     model = parse(graph(body + "  " + TANH))
-    assert FuseActivation().run(model).counts == (("gelu", 1),)
+    assert FUSE_ACTIVATION.run(model).counts == (("gelu", 1),)
     assert_graph(model, fused("tanh"))
 
 
@@ -82,10 +83,10 @@ def test_the_sigmoid_of_twice_the_argument(parse, assert_graph, target):
     body = "q = Pow(x, three)  r = Mul(q, cube)  s = Add(x, r)  a = Mul(s, slope)"
     body += "  b = Mul(a, two)  t = Sigmoid(b)  y = Mul(x, t)"
     model = parse(graph(body))
-    assert FuseActivation(target=target).run(model).counts == (("gelu", 1),)
+    assert FUSE_ACTIVATION.run(model, Context(target)).counts == (("gelu", 1),)
     assert_graph(model, fused("tanh"))
     once = parse(graph(body.replace("b = Mul(a, two)", "b = Identity(a)")))
-    assert not FuseActivation(target=target).run(once).changed
+    assert not FUSE_ACTIVATION.run(once, Context(target)).changed
 
 
 DONE = ERF + "p = Mul(x, g)  y = Mul(p, half)"
@@ -95,7 +96,7 @@ def test_an_input_that_is_scaled_itself(parse):
     """x is a product with a constant, which is no part of the activation."""
     body = "z = Mul(x, half)  " + DONE.replace("x", "z")
     model = parse(graph(body))
-    FuseActivation().run(model)
+    FUSE_ACTIVATION.run(model)
     assert [node.op_type for node in model.graph] == ["Mul", "Gelu"]
 
 
@@ -103,12 +104,12 @@ def test_a_number_leaves_any_rank_alone(parse):
     """Constants without axes do, also where the rank of x is not known."""
     model = parse(graph(DONE))
     model.graph.inputs[0].shape = None
-    assert FuseActivation().run(model).counts == (("gelu", 1),)
+    assert FUSE_ACTIVATION.run(model).counts == (("gelu", 1),)
 
 
 def test_the_gate_of_a_gated_layer(parse):
     model = parse(graph(DONE.replace("y =", "n =") + "  y = Mul(n, x)"))
-    FuseActivation().run(model)
+    FUSE_ACTIVATION.run(model)
     assert [node.op_type for node in model.graph] == ["Gelu", "Mul"]
 
 
@@ -117,7 +118,7 @@ def test_a_function_in_a_wider_type(parse, assert_graph):
     body = """w = Cast<to = 1>(x)  a = Div(w, root)  t = Erf(a)  n = Cast<to = 10>(t)
         g = Add(n, one)  p = Mul(x, g)  y = Mul(p, half)"""
     model = parse(graph(body, x="float16[N,3]", weights=weights))
-    FuseActivation().run(model)
+    FUSE_ACTIVATION.run(model)
     assert_graph(model, f"{HEAD} g (float16[N,3] x) => (float16[N,3] y) {{ y = Gelu(x) }}")
 
 
@@ -151,10 +152,10 @@ def test_a_function_in_a_wider_type(parse, assert_graph):
     ],
 )
 def test_a_precondition_that_does_not_hold(parse, text, reason):
-    stats = FuseActivation().run(parse(text))
+    stats = FUSE_ACTIVATION.run(parse(text))
     assert not stats.changed
     assert reasons(stats) == [reason]
-    ours = FuseActivation(target="ort-cpu").run(parse(text))
+    ours = FUSE_ACTIVATION.run(parse(text), Context("ort-cpu"))
     assert not ours.changed
     assert reasons(ours, "gelu") == reasons(ours, "gelu-ort") == [reason]
 
@@ -191,7 +192,7 @@ def test_a_precondition_that_does_not_hold(parse, text, reason):
     ],
 )
 def test_what_only_looks_like_it(parse, text):
-    stats = FuseActivation().run(parse(text))
+    stats = FUSE_ACTIVATION.run(parse(text))
     assert not stats.changed
     assert not stats.refused
 
@@ -200,7 +201,7 @@ def test_a_function_of_what_an_integer_cast_leaves_is_another(parse):
     body = DONE.replace(
         "a = Div(x, root)", "i = Cast<to = 7>(x) f = Cast<to = 1>(i) a = Div(f, root)"
     )
-    assert not FuseActivation().run(parse(graph(body))).changed
+    assert not FUSE_ACTIVATION.run(parse(graph(body))).changed
 
 
 def test_where_the_opset_stays_the_engines_own_serve(parse):
@@ -212,8 +213,8 @@ def test_where_the_opset_stays_the_engines_own_serve(parse):
             g (float[2,3] x, float[1,1,4] p9, float[3] z) => (float[2,3] y, float[1,1,4] q9)
             {WEIGHTS} {{ {text} q9 = Resize(p9, z, z) }}"""
         generic, ours = parse(text), parse(text)
-        assert not FuseActivation().run(generic).changed
-        assert FuseActivation(target="ort-cpu").run(ours).counts == (("gelu-ort", 1),)
+        assert not FUSE_ACTIVATION.run(generic).changed
+        assert FUSE_ACTIVATION.run(ours, Context("ort-cpu")).counts == (("gelu-ort", 1),)
         assert ours.graph.node(0).op_type == expected
         assert ours.graph.node(0).domain == "com.microsoft"
 
@@ -275,7 +276,9 @@ def draw_gelu(draw):
 @settings(max_examples=100, deadline=None)
 @given(st.data())
 def test_outputs_stay_in_any_surrounding(data):
-    target, rules = data.draw(st.sampled_from([("generic", RULES), ("ort-cpu", [GELU_OLD_OPSET])]))
+    target, rules = data.draw(
+        st.sampled_from([("generic", FUSE_ACTIVATION.rules), ("ort-cpu", [GELU_OLD_OPSET])])
+    )
 
     def rewrite(model):
         apply_rules(model, "activation", rules, target=target)
@@ -288,7 +291,7 @@ def test_outputs_stay_in_any_surrounding(data):
 @given(st.data())
 def test_it_fires_where_nothing_is_in_the_way(data):
     model = alone(draw_gelu(data.draw))
-    assert apply_rules(model, "activation", RULES).counts == (("gelu", 1),)
+    assert apply_rules(model, "activation", FUSE_ACTIVATION.rules).counts == (("gelu", 1),)
     assert len(model.graph) == 1
 
 

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from surroundings import Pattern, alone, check_kept, surround, times_each_fires
 
-from leptonc.passes.fusions.activation.fuse import RULES, FuseActivation
+from leptonc.passes.fusions.activation.fuse import FUSE_ACTIVATION
+from leptonc.passes.pipeline import Context
 from leptonc.passes.rewriting.rewriter import apply_rules
 
 SILU = "t = Sigmoid(x)  y = Mul(x, t)"
@@ -41,7 +42,7 @@ def reasons(stats):
 )
 def test_sigmoid_forms(parse, assert_graph, body, target, expected, opset):
     model = parse(graph(body))
-    FuseActivation(target=target).run(model)
+    FUSE_ACTIVATION.run(model, Context(target))
     assert_graph(
         model, graph(expected, opset=opset, weights=WEIGHTS if target == "primitive" else "")
     )
@@ -50,7 +51,7 @@ def test_sigmoid_forms(parse, assert_graph, body, target, expected, opset):
 
 def test_the_gate_of_a_gated_layer(parse):
     model = parse(graph("t = Sigmoid(x)  s = Mul(x, t)  u = Neg(x)  y = Mul(s, u)"))
-    FuseActivation(target="ort-cpu").run(model)
+    FUSE_ACTIVATION.run(model, Context("ort-cpu"))
     assert [node.op_type for node in model.graph] == ["QuickGelu", "Neg", "Mul"]
 
 
@@ -66,7 +67,7 @@ def test_the_gate_of_a_gated_layer(parse):
 )
 def test_hard_swish(parse, assert_graph, body):
     model = parse(graph(body))
-    assert FuseActivation().run(model).counts == (("hard-swish", 1),)
+    assert FUSE_ACTIVATION.run(model).counts == (("hard-swish", 1),)
     assert_graph(model, graph("y = HardSwish(x)", weights=""))
 
 
@@ -80,10 +81,10 @@ def test_hard_swish(parse, assert_graph, body):
 )
 def test_mish(parse, assert_graph, body):
     model = parse(graph(body))
-    assert FuseActivation().run(model).counts == (("mish", 1),)
+    assert FUSE_ACTIVATION.run(model).counts == (("mish", 1),)
     assert_graph(model, graph("y = Mish(x)", weights=""))
     primitive = parse(graph(body))
-    assert not FuseActivation(target="primitive").run(primitive).changed
+    assert not FUSE_ACTIVATION.run(primitive, Context("primitive")).changed
 
 
 @pytest.mark.parametrize("target", ["generic", "ort-cpu"])
@@ -106,7 +107,7 @@ def test_mish(parse, assert_graph, body):
     ],
 )
 def test_a_precondition_that_does_not_hold(parse, text, reason, target):
-    stats = FuseActivation(target=target).run(parse(text))
+    stats = FUSE_ACTIVATION.run(parse(text), Context(target))
     assert not stats.changed
     assert reasons(stats) == [reason]
 
@@ -117,7 +118,7 @@ BRAIN = "<bfloat16 three = {16448}, bfloat16 six = {16576}, bfloat16 zero = {0}>
 @pytest.mark.parametrize("opset", [20, 22])
 def test_bfloat16_is_rewritten_where_the_operator_takes_it(parse, opset):
     text = graph(CLIP, x="bfloat16[N,3]", weights=BRAIN, opset=opset)
-    stats = FuseActivation().run(parse(text))
+    stats = FUSE_ACTIVATION.run(parse(text))
     assert stats.changed == (opset == 22)
     assert reasons(stats) == (
         [] if stats.changed else ["HardSwish takes bfloat16 from opset 22 on"]
@@ -127,8 +128,8 @@ def test_bfloat16_is_rewritten_where_the_operator_takes_it(parse, opset):
 def test_an_engine_without_the_kernel_keeps_bfloat16(parse):
     """ONNX Runtime's QuickGelu takes float32 and float16."""
     text = graph(SILU, x="bfloat16[N,3]", weights="")
-    assert reasons(FuseActivation(target="ort-cuda").run(parse(text))) == ["'x' is BFLOAT16"]
-    assert FuseActivation().run(parse(text)).counts == (("swish", 1),)
+    assert reasons(FUSE_ACTIVATION.run(parse(text), Context("ort-cuda"))) == ["'x' is BFLOAT16"]
+    assert FUSE_ACTIVATION.run(parse(text)).counts == (("swish", 1),)
 
 
 @pytest.mark.parametrize(
@@ -173,7 +174,7 @@ def test_an_engine_without_the_kernel_keeps_bfloat16(parse):
 )
 def test_what_only_looks_like_it(parse, text):
     for target in ("generic", "ort-cpu"):
-        stats = FuseActivation(target=target).run(parse(text))
+        stats = FUSE_ACTIVATION.run(parse(text), Context(target))
         assert not stats.changed
         assert not stats.refused
 
@@ -212,8 +213,8 @@ def test_outputs_stay_in_any_surrounding(data):
     target = data.draw(st.sampled_from(["generic", "ort-cpu", "primitive"]))
 
     def rewrite(model):
-        apply_rules(model, "activation", RULES, target=target)
-        assert not apply_rules(model, "activation", RULES, target=target).changed
+        apply_rules(model, "activation", FUSE_ACTIVATION.rules, target=target)
+        assert not apply_rules(model, "activation", FUSE_ACTIVATION.rules, target=target).changed
 
     check_kept(surround(data.draw, draw_activation(data.draw)), rewrite)
 
@@ -222,11 +223,11 @@ def test_outputs_stay_in_any_surrounding(data):
 @given(st.data())
 def test_it_fires_where_nothing_is_in_the_way(data):
     model = alone(draw_activation(data.draw))
-    assert apply_rules(model, "activation", RULES).changed == 1
+    assert apply_rules(model, "activation", FUSE_ACTIVATION.rules).changed == 1
     assert len(model.graph) == 1
 
 
 @pytest.mark.parametrize(("target", "silu"), [("generic", "swish"), ("ort-cpu", "quick-gelu")])
 def test_each_rule_fires_on_what_is_drawn(target, silu):
-    fired = times_each_fires(draw_activation, RULES, target=target)
+    fired = times_each_fires(draw_activation, FUSE_ACTIVATION.rules, target=target)
     assert min(fired[name] for name in (silu, "hard-swish", "mish")) >= 1

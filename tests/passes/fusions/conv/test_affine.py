@@ -8,14 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from surroundings import Pattern, check_kept, surround
 
-from leptonc.passes.fusions.conv.fuse import FuseConvolution
+from leptonc.passes.fusions.conv.fuse import FUSE_CONVOLUTION
 
 HEAD = '<ir_version: 10, opset_import: ["" : {}]>\n'
 NORM = "float[2] s = {2, 4}, float[2] o = {1, 0}, float[2] m = {1, -1}, float[2] v = {3, 15}"
 
 
 def fuse(model):
-    return FuseConvolution().run(model)
+    return FUSE_CONVOLUTION.run(model)
 
 
 def test_batch_normalization_goes_into_the_weights(parse, assert_graph):

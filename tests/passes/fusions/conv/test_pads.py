@@ -8,13 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from surroundings import Pattern, check_kept, surround
 
-from leptonc.passes.fusions.conv.fuse import FuseConvolution
+from leptonc.passes.fusions.conv.fuse import FUSE_CONVOLUTION
 
 WEIGHTS = "float[1,1,2,2] w = {1, 2, 3, 4}, int64[8] p = {0, 0, 1, 0, 0, 0, 0, 1}"
 
 
 def fuse(model):
-    return FuseConvolution().run(model)
+    return FUSE_CONVOLUTION.run(model)
 
 
 def padded(body: str, weights: str = WEIGHTS) -> str:

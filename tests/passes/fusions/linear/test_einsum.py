@@ -10,7 +10,7 @@ from linear_graphs import operators, reasons, rewritten
 from surroundings import Pattern, check_kept, surround
 
 from leptonc.passes.fusions.linear.einsum import RULES
-from leptonc.passes.fusions.linear.fuse import PlainLinear
+from leptonc.passes.fusions.linear.fuse import PLAIN_LINEAR
 
 
 def graph(equation: str, a: str, b: str, y: str, kind: str = "float") -> str:
@@ -102,5 +102,5 @@ def test_the_outputs_stay_in_any_surrounding(data):
     ]
     equation = f"{orders[0]},{orders[1]}->{orders[2]}"
     pattern.outputs = [pattern.add("Einsum", *given_values, equation=equation)]
-    model = check_kept(surround(data.draw, pattern), lambda model: PlainLinear().run(model))
-    assert not PlainLinear().run(model).changed
+    model = check_kept(surround(data.draw, pattern), lambda model: PLAIN_LINEAR.run(model))
+    assert not PLAIN_LINEAR.run(model).changed

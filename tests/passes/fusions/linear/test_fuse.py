@@ -6,9 +6,9 @@ import onnx_ir as ir
 import pytest
 from linear_graphs import assert_same, operators, parsed
 
-from leptonc.passes.fusions.linear.fuse import CANONICAL_RULES, LOWER_RULES, FuseLinear, PlainLinear
-from leptonc.passes.pipeline import run_passes
-from leptonc.passes.rewriting.rule import TARGETS
+from leptonc.passes.fusions.linear.fuse import FUSE_LINEAR, PLAIN_LINEAR
+from leptonc.passes.pipeline import Context, run_passes
+from leptonc.passes.targets import TARGETS
 
 # Two heads of size 1, scores with a scale, a projection on flattened rows, gate and up.
 BLOCK = """
@@ -33,19 +33,19 @@ g (float[n,3,2] x) => (float[n,3,2] y) <
 """
 
 
-def _run(pass_, text: str = BLOCK) -> ir.Model:
-    before = parsed(text)
+def _run(pass_, target: str) -> ir.Model:
+    before, context = parsed(BLOCK), Context(target)
     model = ir.from_proto(before)
-    run_passes(model, [pass_])
+    run_passes(model, [pass_], context)
     assert_same(before, ir.to_proto(model))
-    (again,) = run_passes(model, [pass_])
+    (again,) = run_passes(model, [pass_], context)
     assert not again.changed
     return model
 
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_the_early_half_only_removes_the_flattening(target):
-    model = _run(PlainLinear(target=target))
+    model = _run(PLAIN_LINEAR, target)
     assert "Gemm" not in operators(model)
     assert operators(model).count("MatMul") == 9
     assert operators(model).count("Reshape") == 4
@@ -62,7 +62,7 @@ def test_the_early_half_only_removes_the_flattening(target):
     ],
 )
 def test_each_target_gets_its_form(target, products, splits, fused, scales):
-    found = operators(_run(FuseLinear(target=target)))
+    found = operators(_run(FUSE_LINEAR, target))
     assert found.count("MatMul") == products
     assert found.count("Split") == splits
     assert found.count("FusedMatMul") == fused
@@ -71,12 +71,12 @@ def test_each_target_gets_its_form(target, products, splits, fused, scales):
 
 def test_the_scale_reaches_the_queries_before_they_are_packed():
     model = ir.from_proto(parsed(BLOCK))
-    (stats,) = run_passes(model, [FuseLinear()])
+    (stats,) = run_passes(model, [FUSE_LINEAR])
     assert dict(stats.counts) == {"gemm-reshape": 1, "linear-scale": 1, "packed-linear": 2}
     assert [firing.rule for firing in stats.fired].index("linear-scale") < 2
 
 
 def test_every_rule_has_a_name_of_its_own():
-    names = [rule.name for rule in LOWER_RULES]
+    names = [rule.name for rule in (*FUSE_LINEAR.rules, *FUSE_LINEAR.then)]
     assert len(names) == len(set(names))
-    assert {rule.name for rule in CANONICAL_RULES} <= set(names)
+    assert {rule.name for rule in PLAIN_LINEAR.rules} <= set(names)

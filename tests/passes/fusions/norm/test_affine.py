@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from surroundings import Pattern, alone, check_kept, surround, times_each_fires
 
-from leptonc.passes.fusions.norm.fuse import RULES, FuseNormalization
+from leptonc.passes.fusions.norm.fuse import FUSE_NORMALIZATION
+from leptonc.passes.pipeline import Context
 from leptonc.passes.rewriting.rewriter import apply_rules
 
 HEAD = '<ir_version: 10, opset_import: ["" : 23]>\n'
@@ -78,14 +79,14 @@ NORM = "n = LayerNormalization<axis: int = -1>(x, s)  "
 )
 def test_a_weight_is_taken_in(parse, assert_graph, body, weights, expected, kept):
     model = parse(graph(body, weights))
-    assert FuseNormalization().run(model).changed == 1
+    assert FUSE_NORMALIZATION.run(model).changed == 1
     assert_graph(model, graph(expected, kept))
 
 
 def test_weights_that_are_inputs_are_taken_in_where_their_shape_is_proven(parse, assert_graph):
     more = ", float[3] k, float[3] b"
     model = parse(graph(NORM + "m = Mul(n, k)  y = Add(m, b)", ONES, more=more))
-    FuseNormalization().run(model)
+    FUSE_NORMALIZATION.run(model)
     expected = f"{HEAD} g (float[2,3] x{more}) => (float[2,3] y)"
     assert_graph(model, expected + " { y = LayerNormalization<axis: int = -1>(x, k, b) }")
 
@@ -189,7 +190,7 @@ def test_weights_that_are_inputs_are_taken_in_where_their_shape_is_proven(parse,
 )
 def test_a_weight_that_may_not_be_taken_in(parse, assert_graph, text, reason):
     model = parse(text)
-    stats = FuseNormalization().run(model)
+    stats = FUSE_NORMALIZATION.run(model)
     assert [refusal.reason for refusal in stats.refused] == [reason]
     assert_graph(model, text)
 
@@ -204,7 +205,7 @@ def test_a_weight_that_may_not_be_taken_in(parse, assert_graph, text, reason):
 def test_an_unknown_rank_is_left_alone(parse, index, reason):
     model = parse(graph(NORM + "y = Mul(n, k)", ONES, more=", float[3] k"))
     model.graph.inputs[index].shape = None
-    stats = FuseNormalization().run(model)
+    stats = FUSE_NORMALIZATION.run(model)
     assert [refusal.reason for refusal in stats.refused] == [reason]
 
 
@@ -217,7 +218,7 @@ def test_an_unknown_rank_is_left_alone(parse, index, reason):
     ],
 )
 def test_residuals_and_gates_are_no_weights(parse, text):
-    stats = FuseNormalization().run(parse(text))
+    stats = FUSE_NORMALIZATION.run(parse(text))
     assert not stats.changed
     assert not stats.refused
 
@@ -233,7 +234,7 @@ HALF = """<ir_version: 10, opset_import: ["" : 23]>
 
 def test_casts_to_float32_and_back_go(parse, assert_graph):
     model = parse(HALF)
-    assert FuseNormalization().run(model).counts == (("norm-casts", 1), ("norm-scale", 1))
+    assert FUSE_NORMALIZATION.run(model).counts == (("norm-casts", 1), ("norm-scale", 1))
     assert_graph(
         model,
         """<ir_version: 10, opset_import: ["" : 23]>
@@ -270,7 +271,7 @@ def test_casts_that_stay(parse, old, new, reason):
     text = HALF.replace(old, new)
     if "Neg(mean)" in text:
         text = text.replace("(float16[2,3] y)", "(float16[2,3] y, float[2,1] z)")
-    stats = FuseNormalization().run(parse(text))
+    stats = FUSE_NORMALIZATION.run(parse(text))
     assert reason in [refusal.reason for refusal in stats.refused]
     assert "norm-casts" not in dict(stats.counts)
 
@@ -279,27 +280,27 @@ def test_casts_by_way_of_another_type_stay(parse):
     text = HALF.replace("to: int = 1>", "to: int = 16>").replace(
         "float[3] s = {1, 1, 1}", "bfloat16[3] s = {16256, 16256, 16256}"
     )
-    stats = FuseNormalization().run(parse(text))
+    stats = FUSE_NORMALIZATION.run(parse(text))
     reasons = [refusal.reason for refusal in stats.refused if refusal.rule == "norm-casts"]
     assert reasons == ["the normalisation is not in float32"]
 
 
 def test_casts_that_narrow_stay(parse):
     text = HALF.replace("float16", "double").replace("to: int = 10", "to: int = 11")
-    stats = FuseNormalization().run(parse(text))
+    stats = FUSE_NORMALIZATION.run(parse(text))
     reasons = [refusal.reason for refusal in stats.refused if refusal.rule == "norm-casts"]
     assert reasons == ["the casts are not from float16 and back"]
 
 
 def test_a_cast_behind_alone_stays(parse):
     text = HALF.replace("float16[2,3] x", "float[2,3] x").replace("Cast<to: int = 1>", "Neg")
-    stats = FuseNormalization().run(parse(text))
+    stats = FUSE_NORMALIZATION.run(parse(text))
     assert not stats.changed
     assert not stats.refused
 
 
 def test_an_engine_that_computes_in_the_type_of_its_input_keeps_the_casts(parse):
-    assert not FuseNormalization(target="primitive").run(parse(HALF)).changed
+    assert not FUSE_NORMALIZATION.run(parse(HALF), Context("primitive")).changed
 
 
 def draw_affine(draw):
@@ -340,14 +341,14 @@ def draw_followed(draw):
 @given(st.data())
 def test_outputs_stay_in_any_surrounding(data):
     def rewrite(model):
-        apply_rules(model, "norm", RULES)
-        assert not apply_rules(model, "norm", RULES).changed
+        apply_rules(model, "norm", FUSE_NORMALIZATION.rules)
+        assert not apply_rules(model, "norm", FUSE_NORMALIZATION.rules).changed
 
     check_kept(surround(data.draw, draw_followed(data.draw), opset=23), rewrite)
 
 
 def test_each_rule_fires_on_what_is_drawn():
-    fired = times_each_fires(draw_followed, RULES, opset=23)
+    fired = times_each_fires(draw_followed, FUSE_NORMALIZATION.rules, opset=23)
     assert min(fired[name] for name in ("norm-scale", "norm-bias", "norm-casts")) >= 1
 
 
@@ -357,7 +358,7 @@ def test_it_fires_where_nothing_is_in_the_way(data):
     pattern, out, _, sizes, dtype, random = draw_affine(data.draw)
     pattern.add("Mul", out, pattern.weight(random.normal(size=sizes).astype(dtype)))
     model = alone(pattern, opset=23)
-    stats = apply_rules(model, "norm", RULES)
+    stats = apply_rules(model, "norm", FUSE_NORMALIZATION.rules)
     refused = {refusal.reason for refusal in stats.refused}
     assert len(model.graph) == 1 or refused <= {
         "two weights in half precision would be rounded once more",

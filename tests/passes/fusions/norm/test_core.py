@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from surroundings import Pattern, alone, check_kept, surround, times_each_fires
 
-from leptonc.passes.fusions.norm.fuse import RULES, FuseNormalization
+from leptonc.passes.fusions.norm.fuse import FUSE_NORMALIZATION
+from leptonc.passes.pipeline import Context
 from leptonc.passes.rewriting.rewriter import apply_rules
 
 HEAD = '<ir_version: 10, opset_import: ["" : 23]>\n'
@@ -57,7 +58,7 @@ def reasons(stats, rule):
 )
 def test_every_spelling_of_layer_normalisation(parse, assert_graph, body):
     model = parse(graph(body))
-    assert FuseNormalization().run(model).counts == (("layer-norm", 1),)
+    assert FUSE_NORMALIZATION.run(model).counts == (("layer-norm", 1),)
     assert_graph(model, norm("LayerNormalization"))
 
 
@@ -73,7 +74,7 @@ def test_every_spelling_of_layer_normalisation(parse, assert_graph, body):
 @pytest.mark.parametrize("square", ["square = Pow(x, two)", "square = Mul(x, x)"])
 def test_every_spelling_of_rms_normalisation(parse, assert_graph, body, square):
     model = parse(graph(square + "  v = ReduceMean(square, last)  w = Add(v, e)" + body))
-    assert FuseNormalization().run(model).counts == (("rms-norm", 1),)
+    assert FUSE_NORMALIZATION.run(model).counts == (("rms-norm", 1),)
     assert_graph(model, norm("RMSNormalization"))
 
 
@@ -91,7 +92,7 @@ RMS = "square = Mul(x, x)  v = ReduceMean(square, last)  w = Add(v, e)  r = Sqrt
 )
 def test_an_engine_that_fuses_it_keeps_the_primitive_form(parse, target, expected):
     model = parse(graph(RMS))
-    FuseNormalization(target=target).run(model)
+    FUSE_NORMALIZATION.run(model, Context(target))
     assert operators(model) == expected
 
 
@@ -99,7 +100,7 @@ def test_the_opset_is_raised_from_attributes_to_inputs(parse, assert_graph):
     old = '<ir_version: 8, opset_import: ["" : 13]>\n'
     body = RMS.replace("ReduceMean(square, last)", "ReduceMean<axes = [-1]>(square)")
     model = parse(graph(body, head=old, weights="<float e = {0.01}>"))
-    FuseNormalization().run(model)
+    FUSE_NORMALIZATION.run(model)
     head = '<ir_version: 8, opset_import: ["" : 23]>\n'
     assert_graph(model, norm("RMSNormalization", head=head))
     assert model.opset_imports[""] == 23
@@ -111,12 +112,12 @@ def test_the_engines_own_name_serves_where_the_opset_stays(parse):
         g (float[2,3] x, float[1,1,4] p) => (float[2,3] y, float[1,1,1] q)
         {WEIGHTS} {{ {RMS} q = MaxPool<kernel_shape = [4], ceil_mode = 1>(p) }}"""
     generic, ours = parse(text), parse(text)
-    stats = FuseNormalization().run(generic)
+    stats = FUSE_NORMALIZATION.run(generic)
     assert not stats.changed
     assert reasons(stats, "rms-norm") == [
         "opset 20 is not raised to 23: MaxPool ('') changed in between"
     ]
-    FuseNormalization(target="ort-cpu").run(ours)
+    FUSE_NORMALIZATION.run(ours, Context("ort-cpu"))
     assert operators(ours) == ["SimplifiedLayerNormalization", "MaxPool"]
 
 
@@ -126,7 +127,7 @@ def test_a_deviation_in_a_wider_type(parse, assert_graph):
         square = Pow(wide, two)  v = ReduceMean(square, last)  w = Add(v, e)  s = Sqrt(w)
         r = Cast<to = 10>(s)  y = Div(c, r)"""
     model = parse(graph(body, x="float16[2,3]", y="float16[2,3] y"))
-    FuseNormalization().run(model)
+    FUSE_NORMALIZATION.run(model)
     ones = "15360, 15360, 15360"  # The bits of 1.0.
     assert_graph(model, norm("LayerNormalization", x="float16[2,3]", ones=ones))
 
@@ -134,7 +135,7 @@ def test_a_deviation_in_a_wider_type(parse, assert_graph):
 def test_a_scale_before_the_division(parse, assert_graph):
     weights = WEIGHTS.replace(">", ", float[3] s = {1.0, 2.0, 3.0}>")
     model = parse(graph(CENTRE + " r = Sqrt(w)  t = Mul(s, c)  y = Div(t, r)", weights=weights))
-    stats = FuseNormalization().run(model)
+    stats = FUSE_NORMALIZATION.run(model)
     assert stats.counts == (("layer-norm", 1), ("norm-scale", 1))
     expected = norm("LayerNormalization", ones="1.0, 2.0, 3.0").replace("norm_scale", "s")
     assert_graph(model, expected)
@@ -145,7 +146,7 @@ def test_several_axes(parse, assert_graph):
     body = CENTRE + " r = Sqrt(w)  s = Div(c, r)  y = Mul(s, k)"
     weights = weights.replace(">", ", float[2,2] k = {1.0, 2.0, 3.0, 4.0}>")
     model = parse(graph(body, x="float[N,2,2]", y="float[N,2,2] y", weights=weights))
-    FuseNormalization().run(model)
+    FUSE_NORMALIZATION.run(model)
     assert_graph(
         model,
         HEAD + "g (float[N,2,2] x) => (float[N,2,2] y) <float[2,2] k = {1.0, 2.0, 3.0, 4.0}>"
@@ -162,7 +163,7 @@ def test_instance_normalisation(parse, assert_graph, x):
     weights = INSTANCE.replace(">", ", float[2,1,1] k = {3.0, 4.0}, float[1,2,1,1] b = {5.0, 6.0}>")
     body = CENTRE + " r = Sqrt(w)  n = Div(c, r)  s = Mul(k, n)  y = Add(s, b)"
     model = parse(graph(body, x=x, y=f"{x} y", weights=weights))
-    stats = FuseNormalization().run(model)
+    stats = FUSE_NORMALIZATION.run(model)
     assert stats.counts == (("channel-norm-affine", 2), ("instance-norm", 1))
     assert_graph(
         model,
@@ -185,7 +186,7 @@ def test_a_scale_of_any_shape_before_the_division(parse, run):
         model = parse(text)
         feeds = {"x": np.array([[1, 2, 4], [-3, 0, 7]], np.float32)}
         before = run(model, feeds)
-        assert FuseNormalization().run(model).counts == (("layer-norm", 1),)
+        assert FUSE_NORMALIZATION.run(model).counts == (("layer-norm", 1),)
         assert operators(model) == ["LayerNormalization", "Mul"]
         np.testing.assert_allclose(run(model, feeds)[0], before[0], rtol=1e-5, atol=1e-6)
 
@@ -195,7 +196,7 @@ def test_a_difference_with_another_mean_is_normalised_by_its_size(parse):
     for other in ("m = ReduceMean(z, last)  c = Sub(x, m)", "c = Sub(x, half)"):
         body = other + "  " + MEAN_SQUARE + " r = Sqrt(w)  y = Div(c, r)"
         model = parse(graph(body).replace("float[2,3] x)", "float[2,3] x, float[2,3] z)"))
-        assert FuseNormalization().run(model).counts == (("rms-norm", 1),)
+        assert FUSE_NORMALIZATION.run(model).counts == (("rms-norm", 1),)
         assert operators(model)[-2:] == ["Sub", "RMSNormalization"]
 
 
@@ -206,7 +207,7 @@ def test_the_heads_of_queries_and_keys(parse, target):
     body = "h = Reshape(x, apart)  " + RMS.replace("x", "h").replace("y =", "n =")
     body += "  k = Mul(s, n)  y = Transpose<perm: ints = [0, 2, 1, 3]>(k)"
     model = parse(graph(body, x="float[B,S,8]", y="float[B,2,S,4] y", weights=weights))
-    stats = FuseNormalization(target=target).run(model)
+    stats = FUSE_NORMALIZATION.run(model, Context(target))
     assert stats.counts == (("norm-scale", 1), ("rms-norm", 1))
     assert operators(model) == ["Reshape", "RMSNormalization", "Transpose"]
     assert model.graph.node(1).inputs[1].name == "s"
@@ -217,7 +218,7 @@ def test_one_axis_after_the_channels_is_an_instance_where_the_scale_says_so(pars
         weights = WEIGHTS.replace(">", f", float[{dims}] k = {{{weight}}}>")
         body = CENTRE + " r = Sqrt(w)  n = Div(c, r)  y = Mul(k, n)"
         model = parse(graph(body, x="float[1,2,3]", y="float[1,2,3] y", weights=weights))
-        FuseNormalization().run(model)
+        FUSE_NORMALIZATION.run(model)
         return operators(model)
 
     assert fused("3.0, 4.0", "2,1") == ["InstanceNormalization"]
@@ -229,7 +230,7 @@ def test_two_axes_after_the_channels_with_a_scale_of_their_shape(parse):
     weights = INSTANCE.replace(">", ", float[2,2] k = {1.0, 2.0, 3.0, 4.0}>")
     body = CENTRE + " r = Sqrt(w)  n = Div(c, r)  y = Mul(k, n)"
     model = parse(graph(body, x="float[1,2,2,2]", y="float[1,2,2,2] y", weights=weights))
-    FuseNormalization().run(model)
+    FUSE_NORMALIZATION.run(model)
     assert operators(model) == ["LayerNormalization"]
 
 
@@ -334,7 +335,7 @@ DIVIDED = CENTRE + " r = Sqrt(w)  y = Div(c, r)"
 )
 def test_a_precondition_that_does_not_hold(parse, assert_graph, text, rule, reason):
     model = parse(text)
-    stats = FuseNormalization().run(model)
+    stats = FUSE_NORMALIZATION.run(model)
     assert not stats.changed
     assert reason in reasons(stats, rule)
 
@@ -384,14 +385,14 @@ def test_a_precondition_that_does_not_hold(parse, assert_graph, text, rule, reas
 )
 def test_what_only_looks_like_it(parse, text):
     model = parse(text)
-    stats = FuseNormalization().run(model)
+    stats = FUSE_NORMALIZATION.run(model)
     assert not stats.changed
     assert not reasons(stats, "layer-norm")
 
 
 def test_a_default_is_no_constant(parse):
     text = graph(DIVIDED).replace("g (float[2,3] x)", "g (float[2,3] x, float e)")
-    assert not FuseNormalization().run(parse(text)).changed
+    assert not FUSE_NORMALIZATION.run(parse(text)).changed
 
 
 def draw_norm(draw, pattern, *, scaled=False):
@@ -455,13 +456,15 @@ def draw_scaled(draw):
 
 
 # As where the opset cannot be raised.
-OLD_OPSET = tuple(rule for rule in RULES if rule.opset <= 17)
+OLD_OPSET = tuple(rule for rule in FUSE_NORMALIZATION.rules if rule.opset <= 17)
 
 
 @settings(max_examples=150, deadline=None)
 @given(st.data())
 def test_outputs_stay_in_any_surrounding(data):
-    target, rules = data.draw(st.sampled_from([("generic", RULES), ("ort-cpu", OLD_OPSET)]))
+    target, rules = data.draw(
+        st.sampled_from([("generic", FUSE_NORMALIZATION.rules), ("ort-cpu", OLD_OPSET)])
+    )
 
     def rewrite(model):
         apply_rules(model, "norm", rules, target=target)
@@ -471,7 +474,7 @@ def test_outputs_stay_in_any_surrounding(data):
 
 
 def test_each_rule_fires_on_what_is_drawn():
-    fired = times_each_fires(draw_scaled, RULES)
+    fired = times_each_fires(draw_scaled, FUSE_NORMALIZATION.rules)
     assert min(fired[name] for name in ("layer-norm", "rms-norm", "instance-norm")) >= 1
     assert times_each_fires(draw_scaled, OLD_OPSET, target="ort-cpu")["rms-norm-ort"] >= 5
 
@@ -482,6 +485,6 @@ def test_it_fires_where_nothing_is_in_the_way(data):
     pattern = Pattern()
     draw_norm(data.draw, pattern)
     model = alone(pattern)
-    stats = apply_rules(model, "norm", RULES)
+    stats = apply_rules(model, "norm", FUSE_NORMALIZATION.rules)
     assert stats.changed == 1
     assert len(model.graph) == 1

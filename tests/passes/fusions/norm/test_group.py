@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from surroundings import Pattern, alone, check_kept, surround, times_each_fires
 
-from leptonc.passes.fusions.norm.fuse import RULES, FuseNormalization
+from leptonc.passes.fusions.norm.fuse import FUSE_NORMALIZATION
+from leptonc.passes.pipeline import Context
 from leptonc.passes.rewriting.rewriter import apply_rules
 
 HEAD = '<ir_version: 10, opset_import: ["" : 21]>\n'
@@ -31,7 +32,7 @@ def reasons(stats, rule):
 
 def test_group_normalisation(parse, assert_graph):
     model = parse(graph())
-    stats = FuseNormalization().run(model)
+    stats = FUSE_NORMALIZATION.run(model)
     assert stats.counts == (("channel-norm-affine", 2), ("group-norm", 1))
     attributes = model.graph.node(0).attributes
     assert attributes.get_int("num_groups") == 2
@@ -46,14 +47,14 @@ def test_sizes_that_are_known_by_name_only(parse):
     body = "whole = Shape(x)" + BODY
     weights = WEIGHTS.replace(", int64[4] whole = {0, 4, 2, 3}", "")
     model = parse(graph(body, weights, x="float[N,4,H,W]"))
-    FuseNormalization().run(model)
+    FUSE_NORMALIZATION.run(model)
     assert [node.op_type for node in model.graph] == ["GroupNormalization"]
 
 
 def test_a_cpu_without_a_kernel_keeps_the_form(parse, assert_graph):
     for target in ("ort-cpu", "ort-cuda", "primitive"):
         model = parse(graph())
-        assert not FuseNormalization(target=target).run(model).changed
+        assert not FUSE_NORMALIZATION.run(model, Context(target)).changed
         assert_graph(model, graph())
 
 
@@ -120,7 +121,7 @@ def test_a_cpu_without_a_kernel_keeps_the_form(parse, assert_graph):
     ],
 )
 def test_what_is_no_group_normalisation(parse, text, reason):
-    stats = FuseNormalization().run(parse(text))
+    stats = FUSE_NORMALIZATION.run(parse(text))
     assert reasons(stats, "group-norm") == [reason]
     assert "group-norm" not in dict(stats.counts)
 
@@ -147,7 +148,7 @@ def test_half_precision_that_is_rounded_once(parse, operator, scale, bias):
         "s = {15360, 16384, 16896, 17408}", f"s = {{{', '.join([str(scale)] * 4)}}}"
     ).replace("c = {15360, 15360, 15360, 15360}", f"c = {{{', '.join([str(bias)] * 4)}}}")
     model = parse(graph(INSTANCE.replace("Mul", operator), weights, x="float16[2,4,2,3]"))
-    assert FuseNormalization().run(model).counts == (("channel-norm-affine", 1),)
+    assert FUSE_NORMALIZATION.run(model).counts == (("channel-norm-affine", 1),)
     scales, biases = (
         model.graph.initializers[value.name].const_value.numpy()
         for value in model.graph.node(0).inputs[1:]
@@ -160,7 +161,7 @@ def test_half_precision_that_is_rounded_once(parse, operator, scale, bias):
 
 def test_one_number_for_all_channels(parse, assert_graph):
     model = parse(graph(INSTANCE, INSTANCE_WEIGHTS.replace("[4,1,1] k = {2,3,4,5}", " k = {2}")))
-    assert FuseNormalization().run(model).counts == (("channel-norm-affine", 1),)
+    assert FUSE_NORMALIZATION.run(model).counts == (("channel-norm-affine", 1),)
     assert_graph(
         model,
         graph(
@@ -172,7 +173,7 @@ def test_one_number_for_all_channels(parse, assert_graph):
 
 def test_a_scale_per_channel(parse, assert_graph):
     model = parse(graph(INSTANCE, INSTANCE_WEIGHTS))
-    assert FuseNormalization().run(model).counts == (("channel-norm-affine", 1),)
+    assert FUSE_NORMALIZATION.run(model).counts == (("channel-norm-affine", 1),)
     assert_graph(
         model,
         graph(
@@ -214,7 +215,7 @@ def test_a_scale_per_channel(parse, assert_graph):
     ],
 )
 def test_a_scale_per_channel_that_may_not_be_taken_in(parse, text, reason):
-    stats = FuseNormalization().run(parse(text))
+    stats = FUSE_NORMALIZATION.run(parse(text))
     assert reasons(stats, "channel-norm-affine") == [reason]
 
 
@@ -223,7 +224,7 @@ def test_other_shapes_are_left_alone(parse, shape):
     numbers = "2,3,4,5" if "2,4" not in shape else "1,2,3,4,5,6,7,8"
     weights = INSTANCE_WEIGHTS.replace("float[4,1,1] k = {2,3,4,5}", f"{shape} k = {{{numbers}}}")
     text = graph(INSTANCE, weights, x="float[2,4,2,4]")
-    assert not FuseNormalization().run(parse(text)).changed
+    assert not FUSE_NORMALIZATION.run(parse(text)).changed
 
 
 @pytest.mark.parametrize(
@@ -238,7 +239,7 @@ def test_other_shapes_are_left_alone(parse, shape):
     ],
 )
 def test_other_forms_are_left_alone(parse, text):
-    stats = FuseNormalization().run(parse(text))
+    stats = FUSE_NORMALIZATION.run(parse(text))
     assert not stats.changed
     assert not stats.refused
 
@@ -273,8 +274,8 @@ def draw_group(draw):
 @given(st.data())
 def test_outputs_stay_in_any_surrounding(data):
     def rewrite(model):
-        apply_rules(model, "norm", RULES)
-        assert not apply_rules(model, "norm", RULES).changed
+        apply_rules(model, "norm", FUSE_NORMALIZATION.rules)
+        assert not apply_rules(model, "norm", FUSE_NORMALIZATION.rules).changed
 
     # Spelled out by ONNX, the variance is a difference of two means, and less exact.
     check_kept(surround(data.draw, draw_group(data.draw), opset=21), rewrite, relative=2e-4)
@@ -284,10 +285,10 @@ def test_outputs_stay_in_any_surrounding(data):
 @given(st.data())
 def test_it_fires_where_nothing_is_in_the_way(data):
     model = alone(draw_group(data.draw), opset=21)
-    assert dict(apply_rules(model, "norm", RULES).counts)["group-norm"] == 1
+    assert dict(apply_rules(model, "norm", FUSE_NORMALIZATION.rules).counts)["group-norm"] == 1
 
 
 def test_each_rule_fires_on_what_is_drawn():
-    fired = times_each_fires(draw_group, RULES, opset=21)
+    fired = times_each_fires(draw_group, FUSE_NORMALIZATION.rules, opset=21)
     assert fired["group-norm"] >= 5
     assert fired["channel-norm-affine"] >= 5

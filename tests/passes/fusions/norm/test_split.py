@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from surroundings import Pattern, alone, check_kept, surround
 
-from leptonc.passes.fusions.norm.fuse import RULES, FuseNormalization
+from leptonc.passes.fusions.norm.fuse import FUSE_NORMALIZATION
 from leptonc.passes.rewriting.rewriter import apply_rules
 
 HEAD = '<ir_version: 10, opset_import: ["" : 18]>\n'
@@ -48,14 +48,14 @@ EXPECTED = f"""{HEAD} g (float[2,3] x) => (float[2,3] y)
 )
 def test_every_order(parse, assert_graph, old, new):
     model = parse(graph(BODY.replace(old, new)))
-    FuseNormalization().run(model)
+    FUSE_NORMALIZATION.run(model)
     assert_graph(model, EXPECTED)
 
 
 def test_without_a_scale(parse):
     body = BODY.replace("r = Mul(i, k)", "").replace("r)", "i)")
     model = parse(graph(body))
-    stats = FuseNormalization().run(model)
+    stats = FUSE_NORMALIZATION.run(model)
     assert stats.counts == (("layer-norm-split", 1), ("norm-bias", 1))
 
 
@@ -74,7 +74,7 @@ def test_without_a_scale(parse):
     ],
 )
 def test_a_precondition_that_does_not_hold(parse, text, reason):
-    stats = FuseNormalization().run(parse(text))
+    stats = FUSE_NORMALIZATION.run(parse(text))
     assert [r.reason for r in stats.refused if r.rule == "layer-norm-split"] == [reason]
 
 
@@ -100,7 +100,7 @@ def test_a_precondition_that_does_not_hold(parse, text, reason):
 def test_what_only_looks_like_it(parse, old, new):
     assert old in BODY
     text = graph(BODY.replace(old, new), WEIGHTS + ", int64[1] first = {0}")
-    stats = FuseNormalization().run(parse(text.replace("x) =>", "x, float[2,3] z) =>")))
+    stats = FUSE_NORMALIZATION.run(parse(text.replace("x) =>", "x, float[2,3] z) =>")))
     assert "layer-norm-split" not in dict(stats.counts)
     assert "layer-norm-split" not in {refusal.rule for refusal in stats.refused}
 
@@ -130,8 +130,8 @@ def draw_split(draw):
 @given(st.data())
 def test_outputs_stay_in_any_surrounding(data):
     def rewrite(model):
-        apply_rules(model, "norm", RULES)
-        assert not apply_rules(model, "norm", RULES).changed
+        apply_rules(model, "norm", FUSE_NORMALIZATION.rules)
+        assert not apply_rules(model, "norm", FUSE_NORMALIZATION.rules).changed
 
     check_kept(surround(data.draw, draw_split(data.draw)), rewrite)
 
@@ -140,5 +140,5 @@ def test_outputs_stay_in_any_surrounding(data):
 @given(st.data())
 def test_it_fires_where_nothing_is_in_the_way(data):
     model = alone(draw_split(data.draw))
-    apply_rules(model, "norm", RULES)
+    apply_rules(model, "norm", FUSE_NORMALIZATION.rules)
     assert [node.op_type for node in model.graph] == ["LayerNormalization"]

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from surroundings import Pattern, alone, check_kept, surround, times_each_fires
 
 from leptonc.passes.fusions.residual.bias import RULES
-from leptonc.passes.fusions.residual.fuse import FuseResidual
+from leptonc.passes.fusions.residual.fuse import FUSE_RESIDUAL
+from leptonc.passes.pipeline import Context
 from leptonc.passes.rewriting.rewriter import apply_rules
 
 HEAD = '<ir_version: 10, opset_import: ["" : 20, "com.microsoft" : 1]>\n'
@@ -42,7 +43,7 @@ TANH = 'a = Add(b, x)  y = Gelu<approximate: string = "tanh">(a)'
 )
 def test_each_form(parse, assert_graph, body, target, expected):
     model = parse(graph(body))
-    stats = FuseResidual(target=target).run(model)
+    stats = FUSE_RESIDUAL.run(model, Context(target))
     assert stats.changed == (body != expected)
     assert_graph(model, graph(expected))
 
@@ -64,7 +65,7 @@ def test_each_form(parse, assert_graph, body, target, expected):
     ],
 )
 def test_a_precondition_that_does_not_hold(parse, text, reason):
-    stats = FuseResidual(target="ort-cuda").run(parse(text))
+    stats = FUSE_RESIDUAL.run(parse(text), Context("ort-cuda"))
     assert not stats.changed
     assert [refusal.reason for refusal in stats.refused] == [reason]
 
@@ -79,7 +80,7 @@ def test_unknown_shapes_are_refused(parse, unknown, bias):
     model = parse(text)
     if unknown == "x":
         model.graph.inputs[0].shape = None
-    stats = FuseResidual(target="ort-cuda").run(model)
+    stats = FUSE_RESIDUAL.run(model, Context("ort-cuda"))
     assert [refusal.reason for refusal in stats.refused] == [
         "'b' is not known to be one number for each column"
     ]
@@ -95,7 +96,7 @@ def test_unknown_shapes_are_refused(parse, unknown, bias):
     ],
 )
 def test_other_forms_are_left_alone(parse, text):
-    stats = FuseResidual(target="ort-cuda").run(parse(text))
+    stats = FUSE_RESIDUAL.run(parse(text), Context("ort-cuda"))
     assert not stats.changed
     assert not stats.refused
 

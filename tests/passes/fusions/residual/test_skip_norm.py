@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from surroundings import Pattern, alone, check_kept, surround
 
 from leptonc.passes.facts.facts import infer_facts
-from leptonc.passes.fusions.residual.fuse import FuseResidual
+from leptonc.passes.fusions.residual.fuse import FUSE_RESIDUAL
 from leptonc.passes.fusions.residual.skip_norm import RULES
+from leptonc.passes.pipeline import Context
 from leptonc.passes.rewriting.rewriter import apply_rules
 
 HEAD = '<ir_version: 10, opset_import: ["" : 23, "com.microsoft" : 1]>\n'
@@ -25,7 +26,7 @@ def graph(body=LAYER, *, x="float[N,S,3]", r=None, more="", weights=WEIGHTS):
 
 
 def fuse(model, target="ort-cuda"):
-    return FuseResidual(target=target).run(model)
+    return FUSE_RESIDUAL.run(model, Context(target))
 
 
 def used(*names):

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from surroundings import Pattern, check_kept, surround
 
 from leptonc.passes.fusions.rotary import embedding as rotary_embedding
-from leptonc.passes.fusions.rotary.fuse import RULES, FuseRotary
+from leptonc.passes.fusions.rotary.fuse import FUSE_ROTARY
+from leptonc.passes.pipeline import Context
 from leptonc.passes.rewriting.rewriter import apply_rules
 
 GRAPH = '<ir_version: 10, opset_import: ["" : 23, "com.microsoft" : 1, "test" : 1]>\n'
@@ -69,12 +70,12 @@ def operators(found: ir.Model) -> Counter[str]:
 
 
 def reasons(found: ir.Model, target: str) -> list[str]:
-    return [refusal.reason for refusal in FuseRotary(target=target).run(found).refused]
+    return [refusal.reason for refusal in FUSE_ROTARY.run(found, Context(target)).refused]
 
 
 def test_half_for_the_standard(parse, assert_graph):
     found = parse(FULL)
-    FuseRotary().run(found)
+    FUSE_ROTARY.run(found)
     expected = model(
         """
    angles = Mul(positions, frequencies)
@@ -98,7 +99,7 @@ def test_half_for_the_standard(parse, assert_graph):
 
 def test_half_for_the_engine(parse, assert_graph):
     found = parse(FULL)
-    FuseRotary(target="ort-cpu").run(found)
+    FUSE_ROTARY.run(found, Context("ort-cpu"))
     assert_graph(
         found,
         GRAPH
@@ -118,7 +119,7 @@ def test_half_for_the_engine(parse, assert_graph):
 
 def test_primitive_stays(parse, assert_graph):
     found = parse(FULL)
-    assert not FuseRotary(target="primitive").run(found).changed
+    assert not FUSE_ROTARY.run(found, Context("primitive")).changed
     assert_graph(found, FULL)
 
 
@@ -133,7 +134,7 @@ def test_two_rotations_share_their_tables(parse):
     )
     for target in ("generic", "ort-cpu"):
         found = parse(text)
-        FuseRotary(target=target).run(found)
+        FUSE_ROTARY.run(found, Context(target))
         one, two = (value.producer() for value in found.graph.outputs)
         assert one.op_type == two.op_type == "RotaryEmbedding"
         tables = slice(2, None) if one.domain else slice(1, None)
@@ -158,7 +159,7 @@ VARIANTS = {
 @pytest.mark.parametrize("target", ["generic", "ort-cpu", "ort-cuda"])
 def test_spellings(parse, variant, target):
     found = parse(model(TABLES + variant + SUM))
-    FuseRotary(target=target).run(found)
+    FUSE_ROTARY.run(found, Context(target))
     assert sum(n.op_type == "RotaryEmbedding" for n in found.graph) == 1
 
 
@@ -172,7 +173,7 @@ def test_spellings(parse, variant, target):
 )
 def test_orders(parse, sum_):
     found = parse(model(TABLES + TURN + sum_))
-    FuseRotary().run(found)
+    FUSE_ROTARY.run(found)
     assert operators(found)["RotaryEmbedding"] == 1
 
 
@@ -228,7 +229,7 @@ REFUSED = [
 @pytest.mark.parametrize("target", ["generic", "ort-cpu"])
 def test_near_misses(parse, text, reason, target):
     found = parse(text)
-    stats = FuseRotary(target=target).run(found)
+    stats = FUSE_ROTARY.run(found, Context(target))
     assert not stats.changed
     assert len(stats.refused) == 1
     assert stats.refused[0].reason.startswith(reason)
@@ -262,7 +263,7 @@ OTHER = [
 @pytest.mark.parametrize("text", OTHER)
 def test_other_forms(parse, text):
     found = parse(text)
-    stats = FuseRotary().run(found)
+    stats = FUSE_ROTARY.run(found)
     assert not stats.changed
     assert not stats.refused
 
@@ -273,7 +274,7 @@ def test_heads_behind_the_positions(parse, target):
     found = parse(text.replace("(narrow_cos, one)", "(narrow_cos, two)").replace(
         "(narrow_sin, one)", "(narrow_sin, two)"
     ))  # fmt: skip
-    assert FuseRotary(target=target).run(found).changed == 1
+    assert FUSE_ROTARY.run(found, Context(target)).changed == 1
     back = found.graph.outputs[0].producer()
     turn = back.inputs[0].producer()
     rows = turn.inputs[0].producer()
@@ -292,7 +293,7 @@ def flat(x: str, positions: str, axis: str) -> str:
 @pytest.mark.parametrize("target", ["generic", "ort-cpu"])
 def test_one_head_without_an_axis(parse, target):
     found = parse(flat("float[1,S,4]", "float[1,S,1]", "two"))
-    assert FuseRotary(target=target).run(found).changed == 1
+    assert FUSE_ROTARY.run(found, Context(target)).changed == 1
     turn = found.graph.outputs[0].producer()
     assert turn.op_type == "RotaryEmbedding"
     assert turn.attributes.get_int("num_heads") == 1
@@ -333,7 +334,7 @@ def pairs(angles: str) -> str:
 @pytest.mark.parametrize("target", ["generic", "ort-cpu"])
 def test_neighbours_that_are_turned_together(parse, target):
     found = parse(pairs("float[2,3,2]"))
-    stats = FuseRotary(target=target).run(found)
+    stats = FUSE_ROTARY.run(found, Context(target))
     assert stats.counts == (("rotary", 1),)
     node = found.graph.outputs[0].producer()
     assert node.op_type == "RotaryEmbedding"
@@ -365,14 +366,14 @@ def test_other_turns_of_neighbours(parse, old, new):
     text = text.replace(old, new)
     if "float[1,2,3,4] x" in text:
         text = text.replace("{2, 2, 3, 4}", "{2, 1, 3, 4}").replace("{2, 3, 4}", "{1, 3, 4}")
-    stats = FuseRotary().run(parse(text))
+    stats = FUSE_ROTARY.run(parse(text))
     assert not stats.changed
     assert not stats.refused
 
 
 @pytest.mark.parametrize("target", ["generic", "ort-cpu"])
 def test_rows_that_a_reshape_puts_in_another_order(parse, target):
-    stats = FuseRotary(target=target).run(parse(pairs("float[3,2,2]")))
+    stats = FUSE_ROTARY.run(parse(pairs("float[3,2,2]")), Context(target))
     assert [refusal.reason for refusal in stats.refused] == [
         "the cosines 'cos' have their positions in another order"
     ]
@@ -382,7 +383,7 @@ def test_rows_that_a_reshape_puts_in_another_order(parse, target):
 def test_tables_for_each_of_the_batch_need_the_standard_operator(parse, target):
     text = model(TABLES + TURN + SUM, positions="float[B,S,1]").replace('"" : 23', '"" : 20')
     found = parse(text)
-    assert FuseRotary(target=target).run(found).counts == (("rotary", 1),)
+    assert FUSE_ROTARY.run(found, Context(target)).counts == (("rotary", 1),)
     assert found.opset_imports[""] == 23
     assert operators(found)["RotaryEmbedding"] == 1
 
@@ -390,7 +391,7 @@ def test_tables_for_each_of_the_batch_need_the_standard_operator(parse, target):
 def test_an_old_opset_is_raised_or_refused(parse):
     old = FULL.replace('"" : 23', '"" : 13')
     found = parse(old)
-    FuseRotary().run(found)
+    FUSE_ROTARY.run(found)
     assert found.opset_imports[""] == 23
     assert operators(found)["RotaryEmbedding"] == 1
     barred = parse(
@@ -400,7 +401,7 @@ def test_an_old_opset_is_raised_or_refused(parse):
         .replace('"" : 13', '"" : 18')
     )
     assert any("opset" in reason for reason in reasons(barred, "generic"))
-    FuseRotary(target="ort-cpu").run(barred)
+    FUSE_ROTARY.run(barred, Context("ort-cpu"))
     assert operators(barred)["com.microsoft.RotaryEmbedding"] == 1
     assert barred.opset_imports[""] == 18
 
@@ -500,8 +501,8 @@ def test_outputs_are_kept(target, data):
 
     def rewrite(model: ir.Model) -> None:
         for _ in range(3):
-            FuseRotary(target=target).run(model)
-        assert not FuseRotary(target=target).run(model).changed
+            FUSE_ROTARY.run(model, Context(target))
+        assert not FUSE_ROTARY.run(model, Context(target)).changed
 
     check_kept(surrounded, rewrite)
 
@@ -537,5 +538,5 @@ def test_fires_where_shapes_are_known(target):
 
 def test_rules_have_unlike_names_within_a_target():
     for target in ("generic", "ort-cpu"):
-        names = [rule.name for rule in RULES if target in rule.targets]
+        names = [rule.name for rule in FUSE_ROTARY.rules if target in rule.targets]
         assert len(names) == len(set(names))

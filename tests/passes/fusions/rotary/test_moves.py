@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from surroundings import Pattern, check_kept, surround, times_each_fires
 
-from leptonc.passes.fusions.rotary.fuse import RULES, FuseRotary
+from leptonc.passes.fusions.rotary.fuse import FUSE_ROTARY
+from leptonc.passes.pipeline import Context
 
 HEAD = '<ir_version: 10, opset_import: ["" : 23, "com.microsoft" : 1]>\n'
 TABLES = "float[1,S,1] c, float[1,S,1] s"
@@ -52,7 +53,7 @@ HEADS = (
 
 def test_partial(parse, assert_graph):
     model = parse(PARTIAL)
-    FuseRotary().run(model)
+    FUSE_ROTARY.run(model)
     assert_graph(
         model,
         HEAD
@@ -66,18 +67,18 @@ def test_partial_of_the_engine_names_the_heads(parse):
     text = PARTIAL.replace("RotaryEmbedding<", "com.microsoft.RotaryEmbedding<")
     text = text.replace("(front, c, s)", "(front, zero, c, s)").replace("[1,S,1]", "[S,1]")
     model = parse(text)
-    FuseRotary(target="ort-cpu").run(model)
+    FUSE_ROTARY.run(model, Context("ort-cpu"))
     (node,) = model.graph
     assert node.attributes.get_int("num_heads") == 2
     assert node.attributes.get_int("rotary_embedding_dim") == 2
     unknown = parse(text.replace("float[1,2,S,6]", "float[1,N,S,6]"))
-    stats = FuseRotary(target="ort-cpu").run(unknown)
+    stats = FUSE_ROTARY.run(unknown, Context("ort-cpu"))
     assert [r.reason for r in stats.refused] == ["the number of heads of 'x' is not known"]
 
 
 def test_partial_rows(parse, assert_graph):
     model = parse(ROWS)
-    FuseRotary().run(model)
+    FUSE_ROTARY.run(model)
     assert_graph(
         model,
         HEAD
@@ -112,7 +113,7 @@ def test_partial_rows(parse, assert_graph):
 )  # fmt: skip
 def test_partial_near_misses(parse, text, old, new, reason):
     model = parse(text.replace(old, new, 1))
-    stats = FuseRotary().run(model)
+    stats = FUSE_ROTARY.run(model)
     if reason is None:
         assert stats.changed
         return
@@ -133,26 +134,26 @@ def test_partial_rows_of_the_engine(parse, old, new, reason):
     text = ROWS.replace("RotaryEmbedding<", "com.microsoft.RotaryEmbedding<")
     text = text.replace("(rows, c, s)", "(rows, zero, c, s)").replace("[1,S,1]", "[S,1]")
     text = text.replace("float[1,S,2,6]", "float[B,S,2,6]").replace(old, new)
-    stats = FuseRotary(target="ort-cpu").run(parse(text))
+    stats = FUSE_ROTARY.run(parse(text), Context("ort-cpu"))
     assert stats.changed == (reason is None)
     assert [refusal.reason for refusal in stats.refused] == ([reason] if reason else [])
 
 
 def test_the_standard_operator_counts_the_heads_itself(parse):
     model = parse(PARTIAL.replace("float[1,2,S,6]", "float[1,N,S,6]"))
-    assert FuseRotary().run(model).counts == (("rotary-partial", 1),)
+    assert FUSE_ROTARY.run(model).counts == (("rotary-partial", 1),)
 
 
 def test_every_second_column_with_nothing_behind_stays(parse):
     text = PARTIAL.replace("zero, two, last", "zero, end, last, two")
     text = text.replace("x, two, end", "x, end, end")
-    assert not FuseRotary().run(parse(text)).changed
+    assert not FUSE_ROTARY.run(parse(text)).changed
 
 
 def test_partial_of_some_columns(parse):
     text = PARTIAL.replace("[1,2,S,6]", "[1,2,S,16]").replace("end = {9}", "end = {7}")
     model = parse(text.replace("zero = {0}", "zero = {1}").replace("two = {2}", "two = {3}"))
-    FuseRotary().run(model)
+    FUSE_ROTARY.run(model)
     piece, rotary = model.graph
     assert (piece.op_type, rotary.op_type) == ("Slice", "RotaryEmbedding")
     edges = [value.const_value.numpy().tolist() for value in piece.inputs[1:]]
@@ -181,7 +182,7 @@ def test_partial_of_some_columns(parse):
 def test_other_partial_forms(parse, text, old, new):
     text = text.replace("x,", "x, float[1,2,S,6] z,", 1) if "(z," in new else text
     text = text.replace("two = {2}", "two = {2}, int64[4] heads = {1, 2, -1, 2}")
-    stats = FuseRotary().run(parse(text.replace(old, new, 1)))
+    stats = FUSE_ROTARY.run(parse(text.replace(old, new, 1)))
     assert not stats.changed
     assert not stats.refused
 
@@ -189,7 +190,7 @@ def test_other_partial_forms(parse, text, old, new):
 def test_no_columns_behind(parse, assert_graph):
     text = PARTIAL.replace("two = {2}", "two = {6}")
     model = parse(text.replace("<interleaved: int = 1>", ""))
-    FuseRotary().run(model)
+    FUSE_ROTARY.run(model)
     expected = f"g (float[1,2,S,6] x, {TABLES}) => (float[B,N,S,D] y) {{"
     assert_graph(model, HEAD + expected + " y = RotaryEmbedding(x, c, s) }")
 
@@ -197,7 +198,7 @@ def test_no_columns_behind(parse, assert_graph):
 @pytest.mark.parametrize("target", ["generic", "ort-cpu", "ort-cuda"])
 def test_before_the_heads(parse, assert_graph, target):
     model = parse(HEADS)
-    FuseRotary(target=target).run(model)
+    FUSE_ROTARY.run(model, Context(target))
     assert_graph(
         model,
         HEAD
@@ -215,8 +216,8 @@ def test_a_normalisation_between_costs_a_reshape(parse):
         "heads = Reshape(x, apart)", "plain = Reshape(x, apart)\n heads = Neg(plain)"
     )
     model = parse(text)
-    assert not FuseRotary(target="generic").run(model).changed
-    FuseRotary(target="ort-cpu").run(model)
+    assert not FUSE_ROTARY.run(model, Context("generic")).changed
+    FUSE_ROTARY.run(model, Context("ort-cpu"))
     assert [node.op_type for node in model.graph] == [
         *("Reshape", "Neg", "Reshape", "RotaryEmbedding", "Reshape", "Transpose")
     ]
@@ -239,7 +240,7 @@ def test_stays_behind_the_heads(parse, old, new, reason):
     if "[1,S,12]" in text:
         text = text.replace("{0, 0, 3, 2}", "{1, -1, 3, 2}")
     model = parse(text.replace('"com', '"test" : 1, "com'))
-    stats = FuseRotary().run(model)
+    stats = FUSE_ROTARY.run(model)
     assert not stats.changed
     assert [refusal.reason for refusal in stats.refused] == ([reason] if reason else [])
 
@@ -249,7 +250,7 @@ def test_heads_of_unknown_width_stay_apart(parse):
         "heads = Reshape(x, apart)", "heads = Neg(x)"
     )
     for target in ("generic", "ort-cpu"):
-        stats = FuseRotary(target=target).run(parse(text))
+        stats = FUSE_ROTARY.run(parse(text), Context(target))
         assert not stats.changed
         assert not stats.refused
 
@@ -262,7 +263,7 @@ def test_rows_that_come_back_as_others_stay(parse):
         .replace("RotaryEmbedding(", "RotaryEmbedding<num_heads: int = 3>(")
         .replace("float[1,S,1] c, float[1,S,1] s", "float[1,P,1] c, float[1,P,1] s")
     )  # fmt: skip
-    assert not FuseRotary().run(parse(text)).changed
+    assert not FUSE_ROTARY.run(parse(text)).changed
 
 
 def test_rows_that_went_apart_and_together(parse):
@@ -276,7 +277,7 @@ def test_rows_that_went_apart_and_together(parse):
     )
     text = text.replace("RotaryEmbedding(", "RotaryEmbedding<num_heads: int = 3>(")  # fmt: skip
     model = parse(text)
-    FuseRotary().run(model)
+    FUSE_ROTARY.run(model)
     (node,) = model.graph
     assert node.inputs[0] is model.graph.inputs[0]
 
@@ -330,14 +331,16 @@ def test_outputs_are_kept(target, data):
 
     def rewrite(model: ir.Model) -> None:
         for _ in range(3):
-            FuseRotary(target=target).run(model)
-        assert not FuseRotary(target=target).run(model).changed
+            FUSE_ROTARY.run(model, Context(target))
+        assert not FUSE_ROTARY.run(model, Context(target)).changed
 
     check_kept(surrounded, rewrite)
 
 
 @pytest.mark.parametrize("target", ["generic", "ort-cpu"])
 def test_each_rule_fires_on_what_is_drawn(target):
-    fired = times_each_fires(lambda draw: draw(operators()), RULES, target=target, opset=23)
+    fired = times_each_fires(
+        lambda draw: draw(operators()), FUSE_ROTARY.rules, target=target, opset=23
+    )
     names = ("rotary-partial", "rotary-before-heads", "rotary-rows")
     assert min(fired[name] for name in names) >= 1

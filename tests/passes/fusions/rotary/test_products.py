@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from surroundings import Pattern, check_kept, surround, times_each_fires
 
-from leptonc.passes.fusions.rotary.fuse import RULES, FuseRotary
+from leptonc.passes.fusions.rotary.fuse import FUSE_ROTARY
+from leptonc.passes.pipeline import Context
 
 HALVES = """<ir_version: 10, opset_import: ["" : 23]>
 g (float[2,3,S,4] x, float[2,1,S,2] c, float[2,1,S,2] s) => (float[B,N,S,D] y)
@@ -44,7 +45,7 @@ def rotary(model: ir.Model) -> ir.Node | None:
 @pytest.mark.parametrize(("text", "interleaved"), [(HALVES, 0), (PAIRS, 1)])
 def test_fires(parse, text, interleaved):
     model = parse(text)
-    FuseRotary().run(model)
+    FUSE_ROTARY.run(model)
     node = rotary(model)
     assert node is not None
     assert node.attributes.get_int("interleaved", 0) == interleaved
@@ -79,7 +80,7 @@ CHANGES = [
 )
 def test_does_not_fire(parse, text, old, new):
     text = text.replace("float[2,1,S,2] s)", "float[2,1,S,2] s, float[2,3,S,2,1] columns)")
-    stats = FuseRotary().run(parse(text.replace(old, new)))
+    stats = FUSE_ROTARY.run(parse(text.replace(old, new)))
     assert not stats.changed
     assert not stats.refused
 
@@ -99,7 +100,7 @@ TABLES = "the tables are not known to have one row for each position"
     ],
 )
 def test_near_misses(parse, text, old, new, reason):
-    stats = FuseRotary().run(parse(text.replace(old, new)))
+    stats = FUSE_ROTARY.run(parse(text.replace(old, new)))
     assert not stats.changed
     assert [refusal.reason for refusal in stats.refused] == [reason]
 
@@ -138,12 +139,15 @@ def test_outputs_are_kept(target, data):
     surrounded = surround(data.draw, data.draw(products()), opset=20)
 
     def rewrite(model: ir.Model) -> None:
-        FuseRotary(target=target).run(model)
-        assert not FuseRotary(target=target).run(model).changed
+        FUSE_ROTARY.run(model, Context(target))
+        assert not FUSE_ROTARY.run(model, Context(target)).changed
 
     check_kept(surrounded, rewrite)
 
 
 @pytest.mark.parametrize(("target", "name"), [("generic", "rotary"), ("ort-cpu", "rotary-shared")])
 def test_it_fires_on_what_is_drawn(target, name):
-    assert times_each_fires(lambda draw: draw(products()), RULES, target=target)[name] >= 10
+    assert (
+        times_each_fires(lambda draw: draw(products()), FUSE_ROTARY.rules, target=target)[name]
+        >= 10
+    )

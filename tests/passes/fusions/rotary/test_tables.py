@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from leptonc.passes.fusions.rotary.fuse import FuseRotary
+from leptonc.passes.fusions.rotary.fuse import FUSE_ROTARY
+from leptonc.passes.pipeline import Context
 
 HEAD = '<ir_version: 10, opset_import: ["" : 23, "com.microsoft" : 1, "test" : 1]>\n'
 HALVES = """
@@ -106,7 +107,7 @@ END = "f# = @(both#)  OUT = Unsqueeze(f#, one)"
 def test_a_table_that_holds_each_column_twice(parse, run, steps, weights, pairs, target):
     text = model(steps, weights, pairs=pairs)
     found = parse(text)
-    stats = FuseRotary(target=target).run(found)
+    stats = FUSE_ROTARY.run(found, Context(target))
     assert stats.changed == 1
     turn = found.graph.outputs[0].producer()
     assert turn.op_type == "RotaryEmbedding"
@@ -176,7 +177,7 @@ GATHER = "g# = Gather(table, ids)  f# = @(g#)  OUT = Unsqueeze(f#, one)"
     ],
 )  # fmt: skip
 def test_a_table_that_is_not_proven(parse, steps, weights, pairs):
-    stats = FuseRotary().run(parse(model(steps, weights, pairs=pairs)))
+    stats = FUSE_ROTARY.run(parse(model(steps, weights, pairs=pairs)))
     assert not stats.changed
     assert [refusal.reason for refusal in stats.refused] == [
         "the cosines 'cos' are not proven to hold each column twice"
