@@ -11,13 +11,12 @@ import onnx_ir as ir
 from leptonc.backends.base import Target
 from leptonc.compiler.inspection.passes import record
 from leptonc.passes.base import PassStats
-from leptonc.passes.lower.plain_conv import PLAIN_CONVOLUTION
 from leptonc.passes.lower.standard_operators import STANDARD_OPERATORS
-from leptonc.passes.pipeline import Context, Pass, run_passes
+from leptonc.passes.pipeline import Context, run_passes
 from leptonc.passes.plugins import Plugin
 from leptonc.passes.precision.half_types import HALF_TYPES
 from leptonc.passes.precision.precision import Precision
-from leptonc.passes.schedule import optimize, summary
+from leptonc.passes.schedule import LOWER, MERGE, optimize, summary
 
 
 @dataclass(frozen=True)
@@ -40,9 +39,8 @@ def lower(
 ) -> Lowered:
     """Rewrite `model` in place for `target`.
 
-    The graph is first brought into the form that the engine runs best, in float32, and then
-    into the precision: rules that know normalisation and attention then see no casts between
-    their nodes.
+    In half the width the graph is first made whole, in float32: rules that know normalisation
+    and attention then see no casts between their nodes. What only the engine has comes after.
 
     Args:
         model: The exported graph.
@@ -51,21 +49,16 @@ def lower(
         before: What was done to `model` already.
     """
     rewritten_for = target.platform
-    if target.backend == "tensorrt":
+    half = target.precision in HALF_TYPES
+    if half or target.backend == "tensorrt":
         before = (*before, *run_passes(model, (STANDARD_OPERATORS,)))
-    stats = (*before, *optimize(model, target=rewritten_for, plugins=plugins))
-    if target.precision in HALF_TYPES:
-        narrowed = run_passes(
-            model, _narrowing(target.precision, rewritten_for), Context(rewritten_for)
-        )
+    upto = MERGE if half else LOWER
+    stats = (*before, *optimize(model, target=rewritten_for, plugins=plugins, upto=upto))
+    if half:
+        narrowed = run_passes(model, (Precision(target.precision),), Context(rewritten_for))
         cleaned = optimize(model, target=rewritten_for, plugins=plugins)
         stats = summary((*stats, *narrowed, *cleaned))
     return Lowered(target, model, stats)
-
-
-def _narrowing(precision: str, rewritten_for: str) -> tuple[Pass, ...]:
-    narrow = Precision(precision)
-    return (PLAIN_CONVOLUTION, narrow) if rewritten_for == "ort-cuda" else (narrow,)
 
 
 def recorded(lowered: Sequence[Lowered]) -> list[dict[str, Any]]:

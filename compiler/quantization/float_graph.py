@@ -17,8 +17,8 @@ from leptonc.passes import optimize
 from leptonc.passes.base import PassStats
 from leptonc.passes.clean.clean import Clean
 from leptonc.passes.graph.fingerprint import fingerprint
-from leptonc.passes.lower.split_layers import SplitLayers
-from leptonc.passes.pipeline import run_on_valid
+from leptonc.passes.lower.standard_operators import STANDARD_OPERATORS
+from leptonc.passes.pipeline import Context, run_on_valid
 from leptonc.passes.plugins import Plugin
 from leptonc.passes.quantize.default_plan import default_plan, resolved_method
 from leptonc.passes.quantize.plan import STATIC, QuantizationPlan, find_layers
@@ -26,7 +26,7 @@ from leptonc.passes.quantize.quantize import apply_plan
 from leptonc.passes.ranges.file import read_ranges
 from leptonc.passes.ranges.observed import with_rearranged
 from leptonc.passes.ranges.table import Ranges
-from leptonc.passes.schedule import canonicalize
+from leptonc.passes.schedule import MERGE, canonicalize, finish
 from leptonc.passes.share.share import Share
 
 
@@ -35,16 +35,18 @@ class FloatGraph:
     """What quantisation starts from.
 
     Attributes:
-        model: The float graph, fused for the target, its layers apart.
+        model: The float graph up to the stage "merge": its layers are whole.
         ranges: What calibration observed; None where no layer is static.
         plan: How each layer is quantised unless something better is found.
         passes: What led to the graph.
+        plugins: Passes of others, for the stage that comes after quantisation.
     """
 
     model: ir.Model
     ranges: Ranges | None
     plan: QuantizationPlan
     passes: tuple[PassStats, ...]
+    plugins: tuple[Plugin, ...] = ()
 
 
 def float_graph(
@@ -85,8 +87,8 @@ def float_graph(
         ranges.require_graph(fingerprint(model))
     canonical = model.clone() if ranges is None else None
     with stages.stage("fuse", "fuse what can be fused"):
-        fused = optimize(model, target=target.platform, plugins=plugins)
-        split = run_on_valid(model, (SplitLayers(),))
+        plain = run_on_valid(model, (STANDARD_OPERATORS,), Context(target.platform))
+        fused = optimize(model, target=target.platform, plugins=plugins, upto=MERGE)
     asked = settings.how_to_quantize
     layers = find_layers(model)
     graph = target.platform
@@ -97,7 +99,7 @@ def float_graph(
     if ranges is not None:
         ranges = with_rearranged(ranges, model)
     plan = default_plan(model, graph, target.precision, ranges, asked)
-    return FloatGraph(model, ranges, plan, (*done, *fused, *split))
+    return FloatGraph(model, ranges, plan, (*done, *plain, *fused), plugins)
 
 
 def _observed(model: ir.Model, source: Source, report: Report | None) -> Ranges:
@@ -124,7 +126,8 @@ def quantized(
     stats = apply_plan(model, plan, floats.ranges, target.platform)
     # Tables and weights that two layers share became two equal ones.
     rest = run_on_valid(model, (Clean(), Share()))
-    return model, (stats, *rest)
+    lowered = finish(model, target=target.platform, plugins=floats.plugins)
+    return model, (stats, *rest, *lowered)
 
 
 def account(

@@ -17,7 +17,7 @@ import onnx_ir as ir
 from leptonc.passes.rewriting.build import AttributeValue, Build
 from leptonc.passes.rewriting.rule import Rewritten, Rule
 from leptonc.passes.rewriting.rule_pass import RulePass
-from leptonc.passes.rewriting.site import Site, commuted
+from leptonc.passes.rewriting.site import IN_INTEGERS, Site, commuted
 from leptonc.passes.targets import ORT_CPU, ORT_CUDA
 
 _ON_CPU = ("Relu", "Sigmoid", "Tanh", "LeakyRelu", "Clip", "HardSigmoid")
@@ -73,6 +73,8 @@ def _parameters(site: Site) -> tuple[float, ...] | None:
 
 
 def _check(site: Site, match: Activated) -> str | None:
+    if site.reads_integers(match.conv):
+        return IN_INTEGERS
     if match.parameters is None:
         return "the bounds are not both constants"
     if site.facts.dtype(match.conv.outputs[0]) != ir.DataType.FLOAT:

@@ -11,6 +11,8 @@ from leptonc.passes.facts.facts import Facts
 from leptonc.passes.graph.constants import constant, constant_ints
 from leptonc.passes.graph.operators import has_plain_attributes
 
+IN_INTEGERS = "it is quantised, and the engine joins its activation itself"
+
 
 def operator(node: ir.Node) -> str:
     """Return the operator with its domain: "Relu", "com.microsoft.Gelu"."""
@@ -86,6 +88,10 @@ class Site:
         if tensor is None or tensor.size != 1 or tensor.dtype == ir.DataType.STRING:
             return None
         return float(tensor.numpy().reshape(-1)[0])
+
+    def reads_integers(self, node: ir.Node) -> bool:
+        """Whether an input of `node` is a dequantised one."""
+        return any(self.producer(value, "DequantizeLinear") for value in node.inputs)
 
     def read_elsewhere(self, value: ir.Value, inside: Collection[ir.Node]) -> str | None:
         """Return who else reads `value` than the nodes `inside`, as a reason, or None."""

@@ -22,7 +22,7 @@ from leptonc.passes.fusions.linear.read import OPSET
 from leptonc.passes.fusions.linear.scale import scaled_inputs
 from leptonc.passes.rewriting.build import Build
 from leptonc.passes.rewriting.rule import Rewritten, Rule
-from leptonc.passes.rewriting.site import Site
+from leptonc.passes.rewriting.site import IN_INTEGERS, Site
 from leptonc.passes.targets import ORT_CPU, ORT_CUDA
 
 _MICROSOFT = "com.microsoft"
@@ -48,6 +48,8 @@ _ACTIVATIONS: dict[str, tuple[tuple[str, float], ...]] = {
 
 def _unfit(site: Site, product: ir.Node) -> str | None:
     """Return why `product` cannot be a FusedMatMul, or None."""
+    if site.reads_integers(product):
+        return IN_INTEGERS
     types = _CPU_TYPES if site.target == ORT_CPU else _CUDA_TYPES
     dtype = site.facts.dtype(product.inputs[0])
     if dtype not in types:
@@ -188,6 +190,8 @@ def _activation_pattern(site: Site) -> ir.Node | None:
 
 
 def _activation_check(site: Site, gemm: ir.Node) -> str | None:
+    if site.reads_integers(gemm):
+        return IN_INTEGERS
     dtype = site.facts.dtype(gemm.outputs[0])
     if dtype not in _CPU_TYPES:
         return f"FusedGemm takes no elements of type {dtype.name if dtype else 'unknown'}"

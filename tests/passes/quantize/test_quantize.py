@@ -18,7 +18,6 @@ from leptonc.backends.ort.integers import read_integers
 from leptonc.compiler.running.graph_runner import GraphRunner
 from leptonc.passes.errors import PassRefusedError, PlanError, RangesError
 from leptonc.passes.graph.fingerprint import fingerprint
-from leptonc.passes.lower.split_layers import SplitLayers
 from leptonc.passes.quantize.default_plan import Quantization, default_plan
 from leptonc.passes.quantize.plan import LayerChoice, QuantizationPlan, find_layers
 from leptonc.passes.quantize.quantize import apply_plan
@@ -325,18 +324,3 @@ def test_layers_have_sizes_and_names() -> None:
     assert list(layers) == ["c", "d", "y"]
     assert layers["c"].parameters == 6 * 4 * 9
     assert layers["c"].inputs == ("x",)
-
-
-def test_activations_are_split_from_what_they_were_joined_with() -> None:
-    text = """
-    <ir_version: 9, opset_import: ["" : 20, "com.microsoft" : 1]>
-    net (float[2, 48] x) => (float[2, 32] y) {
-        y = com.microsoft.FusedGemm <activation = "LeakyRelu", activation_alpha = 0.3> (x, w, b)
-    }
-    """
-    model = model_of(text, {"w": (48, 32), "b": (32,)})
-    x = {"x": np.random.default_rng(2).standard_normal((2, 48)).astype(np.float32)}
-    before = GraphRunner(model)(x)["y"]
-    SplitLayers().run(model)
-    assert [node.op_type for node in model.graph] == ["Gemm", "LeakyRelu"]
-    assert np.allclose(GraphRunner(model)(x)["y"], before, atol=1e-5)
