@@ -73,7 +73,7 @@ def _parameters(site: Site) -> tuple[float, ...] | None:
 
 
 def _check(site: Site, match: Activated) -> str | None:
-    if site.reads_integers(match.conv):
+    if site.is_quantized(match.conv):
         return IN_INTEGERS
     if match.parameters is None:
         return "the bounds are not both constants"

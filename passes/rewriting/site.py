@@ -89,9 +89,9 @@ class Site:
             return None
         return float(tensor.numpy().reshape(-1)[0])
 
-    def reads_integers(self, node: ir.Node) -> bool:
-        """Whether an input of `node` is a dequantised one."""
-        return any(self.producer(value, "DequantizeLinear") for value in node.inputs)
+    def is_quantized(self, node: ir.Node) -> bool:
+        """Whether `node` is a layer whose weight is stored in integers."""
+        return self.producer(self.at(node).input(1), "DequantizeLinear") is not None
 
     def read_elsewhere(self, value: ir.Value, inside: Collection[ir.Node]) -> str | None:
         """Return who else reads `value` than the nodes `inside`, as a reason, or None."""

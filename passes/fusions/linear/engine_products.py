@@ -48,7 +48,7 @@ _ACTIVATIONS: dict[str, tuple[tuple[str, float], ...]] = {
 
 def _unfit(site: Site, product: ir.Node) -> str | None:
     """Return why `product` cannot be a FusedMatMul, or None."""
-    if site.reads_integers(product):
+    if site.is_quantized(product):
         return IN_INTEGERS
     types = _CPU_TYPES if site.target == ORT_CPU else _CUDA_TYPES
     dtype = site.facts.dtype(product.inputs[0])
@@ -190,7 +190,7 @@ def _activation_pattern(site: Site) -> ir.Node | None:
 
 
 def _activation_check(site: Site, gemm: ir.Node) -> str | None:
-    if site.reads_integers(gemm):
+    if site.is_quantized(gemm):
         return IN_INTEGERS
     dtype = site.facts.dtype(gemm.outputs[0])
     if dtype not in _CPU_TYPES:

@@ -24,6 +24,7 @@ from leptonc.passes.quantize.quantize import apply_plan
 from leptonc.passes.quantize.scales import scale_for
 from leptonc.passes.ranges.table import Ranges
 from leptonc.passes.ranges.tensor_range import observe
+from leptonc.passes.schedule import finish
 
 CHAIN = """
 <ir_version: 9, opset_import: ["" : 20]>
@@ -324,3 +325,20 @@ def test_layers_have_sizes_and_names() -> None:
     assert list(layers) == ["c", "d", "y"]
     assert layers["c"].parameters == 6 * 4 * 9
     assert layers["c"].inputs == ("x",)
+
+
+@pytest.mark.parametrize("target", ["ort-cpu", "ort-cuda", "primitive"])
+def test_what_is_lowered_afterwards_leaves_quantised_layers_alone(target: str) -> None:
+    model = chain()
+    x = {"x": np.random.default_rng(5).standard_normal((1, 4, 8, 8)).astype(np.float32)}
+    ranges = ranges_of(model, x)
+    plan = default_plan(model, target, "int8", ranges, Quantization(method="static"))
+    apply_plan(model, plan.in_float(["d"]), ranges, target)
+    before, answer = Counter(node.op_type for node in model.graph), GraphRunner(model)(x)["y"]
+    finish(model, target=target)
+    after = Counter(node.op_type for node in model.graph)
+    for kept in ("QuantizeLinear", "DequantizeLinear", "Gemm"):
+        assert after[kept] == before[kept]
+    # The first convolution is quantised; the second, in float, takes its sum in on CUDA alone.
+    assert after["FusedConv"] == (target == "ort-cuda")
+    assert np.allclose(GraphRunner(model)(x)["y"], answer, atol=1e-5) or target == "ort-cuda"
