@@ -102,6 +102,7 @@ def optimize(
     *,
     target: str = "generic",
     plugins: Sequence[Plugin] = (),
+    since: str = CANONICAL,
     upto: str = LOWER,
 ) -> tuple[PassStats, ...]:
     """Rewrite `model` in place for `target`, until there is nothing left to do.
@@ -113,7 +114,10 @@ def optimize(
         target: What the model is for, one of `TARGETS`.
         plugins: Passes of others, which run at the end of their stages: `load_plugins()` of
             `leptonc.passes.plugins` finds those that are installed.
-        upto: The last stage: "merge" for a graph that is still to be quantised or narrowed.
+        since: The first stage: "lower" for a graph that is quantised, whose constants the stages
+            before would compute.
+        upto: The last stage: "canonical" for what calibration tables bind to, "merge" for a graph
+            that is still to be quantised or narrowed.
 
     Returns:
         What each pass did, in the order they ran; a pass that ran before is listed again only
@@ -130,58 +134,13 @@ def optimize(
     # Checks the model before anything else looks at it.
     require_valid(model)
     work = _Work(model, target, plugins)
-    stages = STAGES[: [stage.name for stage in STAGES].index(upto) + 1]
+    names = [stage.name for stage in STAGES]
+    stages = STAGES[names.index(since) : names.index(upto) + 1]
     settled: dict[str, int] = {}
     while any(settled.get(stage.name) != work.version for stage in stages):
         for stage in stages:
             work.settle(stage)
             settled[stage.name] = work.version
-    return summary(work.results)
-
-
-def finish(
-    model: ir.Model, *, target: str, plugins: Sequence[Plugin] = ()
-) -> tuple[PassStats, ...]:
-    """Rewrite a quantised `model` in place as the `lower` stage does; what is in integers stays.
-
-    The stages before would compute the constants of DequantizeLinear.
-
-    Args:
-        model: After `optimize` up to "merge", and quantised.
-        target: What the model is for, one of `TARGETS`.
-        plugins: Passes of others, of which those of this stage run.
-
-    Raises:
-        PassError: A pass broke the graph, or the passes do not come to an end.
-        PluginError: One of `plugins` failed or broke the graph.
-    """
-    work = _Work(model, target, plugins)
-    work.settle(STAGES[-1])
-    return summary(work.results)
-
-
-def canonicalize(
-    model: ir.Model, *, target: str = "generic", plugins: Sequence[Plugin] = ()
-) -> tuple[PassStats, ...]:
-    """Rewrite `model` in place as far as the `canonical` stage, to which calibration binds.
-
-    `optimize` with the same target and plugins goes through this very graph.
-
-    Args:
-        model: Any valid model.
-        target: What the model is for, one of `TARGETS`.
-        plugins: Passes of others, of which those of this stage run.
-
-    Raises:
-        ModelError: `model` is invalid.
-        UnsupportedError: `target` is not known.
-        PassError: A pass broke the graph, or the passes do not come to an end.
-        PluginError: One of `plugins` failed or broke the graph.
-    """
-    _require_target(target)
-    require_valid(model)
-    work = _Work(model, target, plugins)
-    work.settle(STAGES[0])
     return summary(work.results)
 
 

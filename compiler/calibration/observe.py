@@ -63,7 +63,7 @@ def observe_ranges(
     """Return the calibration table of a graph.
 
     Args:
-        model: The graph after `canonicalize`; unchanged.
+        model: The graph after the `canonical` stage; unchanged.
         source: What it was exported from, with its example inputs and dynamic dimensions.
         data: As `open_batches` takes it; None for the data of the recipe.
         limit: Use at most so many samples.

@@ -13,7 +13,6 @@ from leptonc.compiler.console.progress import Stages
 from leptonc.compiler.errors import CalibrationError
 from leptonc.compiler.settings.compile_settings import CompileSettings
 from leptonc.compiler.sources.source import Source
-from leptonc.passes import optimize
 from leptonc.passes.base import PassStats
 from leptonc.passes.clean.clean import Clean
 from leptonc.passes.graph.fingerprint import fingerprint
@@ -26,7 +25,7 @@ from leptonc.passes.quantize.quantize import apply_plan
 from leptonc.passes.ranges.file import read_ranges
 from leptonc.passes.ranges.observed import with_rearranged
 from leptonc.passes.ranges.table import Ranges
-from leptonc.passes.schedule import MERGE, canonicalize, finish
+from leptonc.passes.schedule import CANONICAL, LOWER, MERGE, optimize
 from leptonc.passes.share.share import Share
 
 
@@ -80,7 +79,7 @@ def float_graph(
         PassRefusedError: Nothing in the graph can be quantised as asked.
     """
     with stages.stage("optimize", "rewrite the graph"):
-        done = canonicalize(model, target=target.platform, plugins=plugins)
+        done = optimize(model, target=target.platform, plugins=plugins, upto=CANONICAL)
     ranges = None
     if settings.calibration is not None:
         ranges = read_ranges(settings.calibration)
@@ -126,7 +125,7 @@ def quantized(
     stats = apply_plan(model, plan, floats.ranges, target.platform)
     # Tables and weights that two layers share became two equal ones.
     rest = run_on_valid(model, (Clean(), Share()))
-    lowered = finish(model, target=target.platform, plugins=floats.plugins)
+    lowered = optimize(model, target=target.platform, plugins=floats.plugins, since=LOWER)
     return model, (stats, *rest, *lowered)
 
 

@@ -24,7 +24,7 @@ from leptonc.passes.quantize.quantize import apply_plan
 from leptonc.passes.quantize.scales import scale_for
 from leptonc.passes.ranges.table import Ranges
 from leptonc.passes.ranges.tensor_range import observe
-from leptonc.passes.schedule import finish
+from leptonc.passes.schedule import LOWER, optimize
 
 CHAIN = """
 <ir_version: 9, opset_import: ["" : 20]>
@@ -335,7 +335,7 @@ def test_what_is_lowered_afterwards_leaves_quantised_layers_alone(target: str) -
     plan = default_plan(model, target, "int8", ranges, Quantization(method="static"))
     apply_plan(model, plan.in_float(["d"]), ranges, target)
     before, answer = Counter(node.op_type for node in model.graph), GraphRunner(model)(x)["y"]
-    finish(model, target=target)
+    optimize(model, target=target, since=LOWER)
     after = Counter(node.op_type for node in model.graph)
     for kept in ("QuantizeLinear", "DequantizeLinear", "Gemm"):
         assert after[kept] == before[kept]
