@@ -14,7 +14,7 @@ import numpy as np
 import onnx_ir as ir
 
 from leptonc.passes.fusions.attention.projection import ends_of_parts
-from leptonc.passes.fusions.linear.read import Linear, read_linear, wide_row
+from leptonc.passes.fusions.linear.read import Linear, read_linear
 from leptonc.passes.rewriting.build import AttributeValue, Build
 from leptonc.passes.rewriting.rule import Rewritten, Rule
 from leptonc.passes.rewriting.site import Site
@@ -64,6 +64,8 @@ def _check(site: Site, match: Packed) -> str | None:
         return "its input is not known to have three dimensions"
     if layer.tensor.dtype not in _TYPES[site.target]:
         return f"there is no kernel for {layer.tensor.dtype}"
+    if layer.bias is None or site.facts.static(layer.bias) != (layer.sizes[1],):
+        return "its bias is not one number for each column"
     inside = (*layer.nodes, match.split, node)
     for value in (*(each.outputs[0] for each in layer.nodes), *match.split.outputs):
         reason = site.read_elsewhere(value, inside)
@@ -79,24 +81,11 @@ def _rewrite(site: Site, match: Packed, build: Build) -> Rewritten:
     }
     if len(set(match.widths)) > 1:
         attributes["qkv_hidden_sizes"] = match.widths
-    inputs = [layer.input, layer.weight, _bias(layer, build), site.input(_KEPT), None]
+    inputs = [layer.input, layer.weight, layer.bias, site.input(_KEPT), None]
     inputs.append(site.input(_ADDED))
     while inputs[-1] is None:
         inputs.pop()
     return {out: build.op("Attention", inputs, attributes, domain="com.microsoft", like=out)}
-
-
-def _bias(layer: Linear, build: Build) -> ir.Value:
-    """Return the bias as the operator takes it: one number for each column."""
-    columns, dtype = layer.sizes[1], layer.tensor.dtype
-    if layer.bias is None:
-        return build.constant(np.zeros(columns, dtype.numpy()))
-    tensor = layer.bias.const_value
-    assert tensor is not None
-    if list(tensor.shape.numpy()) == [columns]:
-        return layer.bias
-    row = lambda array: wide_row(array, columns)  # noqa: E731
-    return build.weight([tensor], row, dtype=dtype, shape=(columns,))
 
 
 RULE: Rule[Packed] = Rule(
