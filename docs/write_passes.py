@@ -66,7 +66,8 @@ def _pass(one: Pass) -> Iterator[str]:
             by_module.setdefault(_home(rule), {}).setdefault(rule.name, rule)
     for module, rules in by_module.items():
         yield f"#### {_title(module)}\n"
-        yield _document(sys.modules[module].__doc__)
+        if sys.modules[module].__doc__ != one.doc:
+            yield _document(sys.modules[module].__doc__)
         yield from _table([(rule, targets[name]) for name, rule in rules.items()])
 
 

@@ -21,7 +21,7 @@ import onnx_ir as ir
 
 from leptonc.compiler.observed_graph import ObservedGraph
 from leptonc.compiler.quantization.layer_statistics import Samples
-from leptonc.passes.graph.structure import Names
+from leptonc.passes.graph.names import Names
 from leptonc.passes.quantize.scales import Scale
 
 DYNAMIC = "dynamic"

@@ -14,16 +14,15 @@ from leptonc.passes.clean.noops import noop
 from leptonc.passes.clean.scalar_ranges import repair_ranges
 from leptonc.passes.clean.subexpressions import merge_subexpressions
 from leptonc.passes.facts.facts import Facts
+from leptonc.passes.graph.editing import alias
+from leptonc.passes.graph.names import Names, separate_scopes
 from leptonc.passes.graph.structure import (
-    Names,
-    alias,
     annotated_names,
     count_nodes,
     graphs,
     is_dead,
     opset_of,
     roots,
-    separate_scopes,
 )
 from leptonc.passes.graph.sweep import sweep
 from leptonc.passes.pipeline import Context

@@ -10,7 +10,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from leptonc.passes.facts.facts import Facts
-from leptonc.passes.graph.structure import Names
+from leptonc.passes.graph.names import Names
 
 
 def repair_ranges(graph: ir.Graph, facts: Facts, names: Names) -> int:

@@ -7,8 +7,10 @@ from collections import Counter
 import onnx_ir as ir
 
 from leptonc.passes.graph.constants import constant_bool
+from leptonc.passes.graph.editing import alias, detach
+from leptonc.passes.graph.names import Names
 from leptonc.passes.graph.operators import has_plain_attributes
-from leptonc.passes.graph.structure import Names, Root, alias, detach, graphs, roots, values_of
+from leptonc.passes.graph.structure import Root, graphs, roots, values_of
 
 
 def inline_constant_ifs(model: ir.Model, names: Names) -> int:

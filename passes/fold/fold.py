@@ -26,15 +26,8 @@ from leptonc.passes.fold.program import Program
 from leptonc.passes.fold.region import Plan, make_plan
 from leptonc.passes.fold.shapes import fold_shapes
 from leptonc.passes.graph.content import unmapping
-from leptonc.passes.graph.structure import (
-    Names,
-    Root,
-    annotated_names,
-    count_nodes,
-    opset_of,
-    roots,
-    separate_scopes,
-)
+from leptonc.passes.graph.names import Names, separate_scopes
+from leptonc.passes.graph.structure import Root, annotated_names, count_nodes, opset_of, roots
 from leptonc.passes.graph.sweep import sweep
 from leptonc.passes.pipeline import Context
 

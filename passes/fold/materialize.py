@@ -5,7 +5,8 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from leptonc.passes.graph.constants import constant_node_tensor
-from leptonc.passes.graph.structure import Names, Root, annotation, graphs
+from leptonc.passes.graph.names import Names
+from leptonc.passes.graph.structure import Root, annotation, graphs
 
 
 def replace_with_tensor(
@@ -23,13 +24,16 @@ def replace_with_tensor(
     assert node is not None
     assert node.graph is not None
     graph = node.graph
+    # Case 3.
     if not root.initializers:
         attribute = ir.AttrTensor("value", tensor)
         _take_over(graph, node, value, ir.Node("", "Constant", [], [attribute]))
+    # Case 2.
     elif value.is_graph_output():
         name = names.fresh(f"{value.name}_value")
         stored = _register(graph, name, tensor)
         _take_over(graph, node, value, ir.Node("", "Identity", [stored]))
+    # Case 1.
     else:
         name, value.name = value.name or "", None
         stored = _register(graph, name, tensor)

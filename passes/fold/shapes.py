@@ -8,7 +8,8 @@ import onnx_ir as ir
 from leptonc.passes.facts.facts import Facts
 from leptonc.passes.fold.materialize import replace_with_tensor
 from leptonc.passes.fold.shape_values import Ints, known_ints
-from leptonc.passes.graph.structure import Names, Root, graphs
+from leptonc.passes.graph.names import Names
+from leptonc.passes.graph.structure import Root, graphs
 
 _INT64_BYTES = 8
 

@@ -1,4 +1,4 @@
-"""Puts new nodes and constants into a graph, next to a node that is there."""
+"""Makes nodes and constants, and puts them into a graph next to a node that is there."""
 
 from __future__ import annotations
 
@@ -8,9 +8,40 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from leptonc.passes.graph.structure import Names
+from leptonc.passes.graph.names import Names
 
-Attributes = Mapping[str, int | float | str]
+AttributeValue = int | float | str | Sequence[int] | Sequence[float] | ir.TensorProtocol
+Attributes = Mapping[str, AttributeValue]
+
+
+def new_weight(array: np.ndarray[Any, Any] | ir.TensorProtocol, name: str) -> ir.Value:
+    """Return a value that always holds `array`, for a graph to register."""
+    if isinstance(array, np.ndarray | np.generic):
+        # Not ascontiguousarray: that makes a rank 1 array of a scalar.
+        array = ir.Tensor(np.array(array, order="C", copy=None))
+    array.name = name
+    return ir.Value(
+        name=name,
+        type=ir.TensorType(array.dtype),
+        shape=ir.Shape(array.shape.numpy()),
+        const_value=array,
+    )
+
+
+def new_attribute(name: str, value: AttributeValue) -> ir.Attr:
+    """Convert what is common by hand: the IR asks each value what it can do, which takes long."""
+    if isinstance(value, int):
+        return ir.AttrInt64(name, int(value))
+    if isinstance(value, float):
+        return ir.AttrFloat32(name, value)
+    if isinstance(value, str):
+        return ir.AttrString(name, value)
+    if isinstance(value, (list, tuple)) and value:
+        if all(isinstance(item, int) for item in value):
+            return ir.AttrInt64s(name, [int(item) for item in value])
+        if all(isinstance(item, float) for item in value):
+            return ir.AttrFloat32s(name, list(value))
+    return ir.convenience.convert_attribute(name, value)
 
 
 class Insertion:
@@ -39,20 +70,7 @@ class Insertion:
 
     def constant(self, array: np.ndarray[Any, Any] | ir.TensorProtocol, stem: str) -> ir.Value:
         """Register an initialiser."""
-        name = self._names.fresh(stem)
-        # Not ascontiguousarray: that makes a rank 1 array of a scalar.
-        tensor = (
-            ir.Tensor(np.array(array, order="C", copy=None), name=name)
-            if isinstance(array, np.ndarray)
-            else array
-        )
-        tensor.name = name
-        value = ir.Value(
-            name=name,
-            type=ir.TensorType(tensor.dtype),
-            shape=ir.Shape(tensor.shape.numpy()),
-            const_value=tensor,
-        )
+        value = new_weight(array, self._names.fresh(stem))
         self._graph.register_initializer(value)
         return value
 
@@ -84,14 +102,7 @@ class Insertion:
         domain: str = "",
     ) -> tuple[ir.Value, ...]:
         """Make a node with an output for each of `stems`."""
-        made = [
-            ir.AttrInt64(key, value)
-            if isinstance(value, int)
-            else ir.AttrFloat32(key, value)
-            if isinstance(value, float)
-            else ir.AttrString(key, value)
-            for key, value in (attributes or {}).items()
-        ]
+        made = [new_attribute(key, value) for key, value in (attributes or {}).items()]
         outputs = [ir.Value(name=self._names.fresh(stem)) for stem in stems]
         node = ir.Node(domain, op_type, list(inputs), made, outputs=outputs, name=outputs[0].name)
         assert self._anchor is not None
@@ -101,21 +112,3 @@ class Insertion:
         else:
             self._graph.insert_before(self._anchor, node)
         return tuple(outputs)
-
-
-def take_over(old: ir.Value, new: ir.Value) -> None:
-    """Let the readers of `old`, the graph among them, read `new`; its node goes.
-
-    `new` gets the name and the declaration of `old`.
-    """
-    node = old.producer()
-    assert node is not None
-    assert node.graph is not None
-    graph = node.graph
-    old.replace_all_uses_with(new, replace_graph_outputs=True)
-    name, old.name = old.name, None
-    new.name, new.type, new.shape = name, old.type, old.shape
-    new.metadata_props.update(old.metadata_props)
-    for index in range(len(node.inputs)):
-        node.replace_input_with(index, None)
-    graph.remove(node)

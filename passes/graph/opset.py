@@ -10,7 +10,9 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from leptonc.passes.graph.structure import Names, all_nodes
+from leptonc.passes.graph.insertion import new_weight
+from leptonc.passes.graph.names import Names
+from leptonc.passes.graph.structure import all_nodes
 
 # The oldest opset that is raised, and the newest that engines read.
 _OLDEST, _NEWEST = 13, 24
@@ -103,13 +105,7 @@ def _give_axes(model: ir.Model, node: ir.Node, names: Names) -> None:
     if axes is None:
         return
     node.attributes.pop("axes")
-    tensor = ir.Tensor(np.array(axes, dtype=np.int64), name=names.fresh("axes"))
-    value = ir.Value(
-        name=tensor.name,
-        type=ir.TensorType(ir.DataType.INT64),
-        shape=ir.Shape([len(axes)]),
-        const_value=tensor,
-    )
+    value = new_weight(np.array(axes, dtype=np.int64), names.fresh("axes"))
     model.graph.register_initializer(value)
     node.resize_inputs(2)
     node.replace_input_with(1, value)

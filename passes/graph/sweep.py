@@ -6,8 +6,9 @@ from collections import Counter
 
 import onnx_ir as ir
 
+from leptonc.passes.graph.editing import detach
 from leptonc.passes.graph.operators import is_removable
-from leptonc.passes.graph.structure import detach, graphs, is_dead, roots, subgraphs
+from leptonc.passes.graph.structure import graphs, is_dead, roots, subgraphs
 
 
 def sweep(model: ir.Model, pinned: frozenset[str]) -> Counter[str]:

@@ -14,9 +14,11 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from leptonc.passes.rewriting.build import AttributeValue, Build
+from leptonc.passes.graph.insertion import AttributeValue
+from leptonc.passes.rewriting.build import Build
 from leptonc.passes.rewriting.rule import Rewritten, Rule
 from leptonc.passes.rewriting.rule_pass import RulePass
+from leptonc.passes.rewriting.scalars import read_outside
 from leptonc.passes.rewriting.site import IN_INTEGERS, Site, commuted
 from leptonc.passes.targets import ORT_CPU, ORT_CUDA
 
@@ -49,7 +51,7 @@ def _alone(site: Site) -> Activated | None:
 
 def _summed(site: Site) -> Activated | None:
     add = site.producer(site.input(0), "Add")
-    for value, other in commuted(add) if add is not None else ():
+    for value, other in commuted(add):
         conv = site.producer(value, "Conv")
         if conv is not None and add is not None:
             return Activated(conv, other, (conv, add), ())
@@ -85,12 +87,7 @@ def _check(site: Site, match: Activated) -> str | None:
             return "what is added is not known to have the shape of the result"
     if len(match.conv.inputs) < 2 or match.conv.device_configurations:
         return "the convolution is placed by hand"
-    inside = (*match.inner, site.node)
-    for node in match.inner:
-        reason = site.read_elsewhere(node.outputs[0], inside)
-        if reason is not None:
-            return reason
-    return None
+    return read_outside(site, match.inner)
 
 
 def _rewrite(site: Site, match: Activated, build: Build) -> Rewritten:

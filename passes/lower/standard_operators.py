@@ -22,7 +22,8 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from leptonc.passes.rewriting.build import AttributeValue, Build
+from leptonc.passes.graph.insertion import AttributeValue
+from leptonc.passes.rewriting.build import Build
 from leptonc.passes.rewriting.rule import Rewritten, Rule
 from leptonc.passes.rewriting.rule_pass import RulePass
 from leptonc.passes.rewriting.site import Site
@@ -40,11 +41,6 @@ _PARAMETERS = {
 
 def _anything(site: Site) -> str:
     return site.node.op_type
-
-
-def _no_reason(site: Site, match: str) -> str | None:
-    del site, match
-    return None
 
 
 def _activation(site: Site) -> str | None:
@@ -167,14 +163,14 @@ RULES: tuple[Rule[Any], ...] = (
         "standard-activation",
         ("com.microsoft.FusedConv", "com.microsoft.FusedGemm"),
         _activation,
-        _no_reason,
+        None,
         _apart,
     ),
     Rule(
         "standard-gelu",
         ("com.microsoft.BiasGelu", "com.microsoft.FastGelu"),
         _anything,
-        _no_reason,
+        None,
         _bias_gelu,
         opset=20,
     ),

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from leptonc.passes.rewriting.build import AttributeValue, Build
+from leptonc.passes.graph.insertion import AttributeValue
+from leptonc.passes.rewriting.build import Build
 from leptonc.passes.rewriting.rule import Rewritten, Rule
 from leptonc.passes.rewriting.site import Site
 
@@ -21,11 +22,6 @@ def _known(site: Site) -> ir.DataType | None:
     return None if dtype == ir.DataType.UNDEFINED else dtype
 
 
-def _no_obstacle(site: Site, match: ir.DataType) -> str | None:
-    del site, match
-    return None
-
-
 def _cast(site: Site, match: ir.DataType, build: Build) -> Rewritten:
     attributes: dict[str, AttributeValue] = {
         name: attribute.value for name, attribute in site.node.attributes.items()
@@ -35,4 +31,4 @@ def _cast(site: Site, match: ir.DataType, build: Build) -> Rewritten:
     return {out: build.op("Cast", [site.input(0)], attributes, like=out)}
 
 
-RULES = (Rule("cast-like-known", ("CastLike",), _known, _no_obstacle, _cast),)
+RULES = (Rule("cast-like-known", ("CastLike",), _known, None, _cast),)

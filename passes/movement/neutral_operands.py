@@ -12,8 +12,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from leptonc.passes.rewriting.build import Build
-from leptonc.passes.rewriting.rule import Rewritten, Rule
+from leptonc.passes.rewriting.rule import Rule, read_match
 from leptonc.passes.rewriting.site import Site, commuted
 
 # Larger constants take long to look at.
@@ -26,8 +25,7 @@ _ONE = frozenset({"Mul", "Div"})
 
 def _arithmetic(site: Site) -> ir.Value | None:
     node = site.node
-    swaps = node.op_type in {"Add", "Mul", "Or"}
-    for x, other in commuted(node)[: 2 if swaps else 1]:
+    for x, other in commuted(node):
         if _is_neutral(site, node.op_type, other) and _keeps_shape(site, x, other):
             return x
     return None
@@ -67,20 +65,10 @@ def _twice_not(site: Site) -> ir.Value | None:
     return None if inner is None else inner.inputs[0]
 
 
-def _no_obstacle(site: Site, match: ir.Value) -> str | None:
-    del site, match
-    return None
-
-
-def _pass_on(site: Site, match: ir.Value, build: Build) -> Rewritten:
-    del build
-    return {site.node.outputs[0]: match}
-
-
 _OPERATORS = ("Add", "Sub", "Mul", "Div", "Or")
 
 RULES = (
-    Rule("neutral-element", _OPERATORS, _arithmetic, _no_obstacle, _pass_on),
-    Rule("same-condition", ("And", "Or"), _repeated, _no_obstacle, _pass_on),
-    Rule("not-not", ("Not",), _twice_not, _no_obstacle, _pass_on),
+    Rule("neutral-element", _OPERATORS, _arithmetic, None, read_match),
+    Rule("same-condition", ("And", "Or"), _repeated, None, read_match),
+    Rule("not-not", ("Not",), _twice_not, None, read_match),
 )

@@ -75,11 +75,6 @@ def _target(before: tuple[Size, ...], dims: tuple[Size, ...]) -> tuple[int, ...]
     return tuple(target)
 
 
-def _no_obstacle(site: Site, match: object) -> str | None:
-    del site, match
-    return None
-
-
 def _relabel(site: Site, match: Relabelled, build: Build) -> Rewritten:
     out = site.node.outputs[0]
     if match.target is None:
@@ -132,5 +127,5 @@ def _transpose(site: Site, match: RoundTrip, build: Build) -> Rewritten:
 
 RULES = (
     Rule("reshape-round-trip", ("Reshape",), _round_trip, _splits_alike, _transpose),
-    Rule("reshape-known", ("Reshape",), _known, _no_obstacle, _relabel),
+    Rule("reshape-known", ("Reshape",), _known, None, _relabel),
 )

@@ -20,7 +20,7 @@ import onnx_ir as ir
 
 from leptonc.passes.graph.constants import constant, constant_ints
 from leptonc.passes.rewriting.build import Build
-from leptonc.passes.rewriting.rule import Rewritten, Rule
+from leptonc.passes.rewriting.rule import Rewritten, Rule, read_match
 from leptonc.passes.rewriting.site import Site
 
 _FIRST_OPSET = 13
@@ -164,21 +164,11 @@ def _chosen(site: Site) -> ir.Value | None:
     return value if same else None
 
 
-def _no_obstacle(site: Site, match: object) -> str | None:
-    del site, match
-    return None
-
-
-def _drop(site: Site, match: ir.Value, build: Build) -> Rewritten:
-    del build
-    return {site.node.outputs[0]: match}
-
-
 RULES = (
-    Rule("slice-whole", ("Slice",), _whole, _no_obstacle, _drop),
-    Rule("slice-chain", ("Slice",), _slices, _no_obstacle, _slice),
-    Rule("concat-of-split", ("Concat",), _joined, _no_obstacle, _drop),
-    Rule("split-in-one", ("Split",), _unsplit, _no_obstacle, _drop),
-    Rule("concat-chain", ("Concat",), _nested, _no_obstacle, _join),
-    Rule("where-known", ("Where",), _chosen, _no_obstacle, _drop),
+    Rule("slice-whole", ("Slice",), _whole, None, read_match),
+    Rule("slice-chain", ("Slice",), _slices, None, _slice),
+    Rule("concat-of-split", ("Concat",), _joined, None, read_match),
+    Rule("split-in-one", ("Split",), _unsplit, None, read_match),
+    Rule("concat-chain", ("Concat",), _nested, None, _join),
+    Rule("where-known", ("Where",), _chosen, None, read_match),
 )

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from leptonc.passes.rewriting.build import AttributeValue, Build
+from leptonc.passes.graph.insertion import AttributeValue
+from leptonc.passes.rewriting.build import Build
 from leptonc.passes.rewriting.rule import Rewritten, Rule
 from leptonc.passes.rewriting.site import Site
 

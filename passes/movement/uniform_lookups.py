@@ -17,7 +17,7 @@ import numpy as np
 import onnx_ir as ir
 
 from leptonc.passes.graph.constants import constant
-from leptonc.passes.movement.expands import BROADCASTING, broadcast
+from leptonc.passes.rewriting.broadcasting import BROADCASTING, broadcast
 from leptonc.passes.rewriting.build import Build
 from leptonc.passes.rewriting.rule import Rewritten, Rule
 from leptonc.passes.rewriting.site import Site
@@ -117,13 +117,8 @@ def _take(site: Site, match: Row, build: Build) -> Rewritten:
     return {out: build.op(node.op_type, inputs, attributes, like=out)}
 
 
-def _no_obstacle(site: Site, match: object) -> str | None:
-    del site, match
-    return None
-
-
 RULES = (
-    Rule("look-up-uniform", ("GatherElements",), _uniform, _no_obstacle, _expanded),
-    Rule("expand-chain", ("Expand",), _nested, _no_obstacle, _direct),
-    Rule("look-up-row", BROADCASTING, _row, _no_obstacle, _take),
+    Rule("look-up-uniform", ("GatherElements",), _uniform, None, _expanded),
+    Rule("expand-chain", ("Expand",), _nested, None, _direct),
+    Rule("look-up-row", BROADCASTING, _row, None, _take),
 )

@@ -74,15 +74,10 @@ def _put_in(first: list[int], second: list[int], rank: int) -> tuple[int, ...]:
     return tuple(sorted([*second, *(rest[axis] for axis in first)]))
 
 
-def _no_obstacle(site: Site, match: Ones) -> str | None:
-    del site, match
-    return None
-
-
 def _rewrite(site: Site, match: Ones, build: Build) -> Rewritten:
     out = site.node.outputs[0]
     axes = build.constant(np.array(match.axes, dtype=np.int64), "axes")
     return {out: build.op(match.operator, [match.source, axes], like=out)}
 
 
-RULES = (Rule("ones-chain", ("Unsqueeze", "Squeeze"), _pattern, _no_obstacle, _rewrite),)
+RULES = (Rule("ones-chain", ("Unsqueeze", "Squeeze"), _pattern, None, _rewrite),)

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from leptonc.passes.facts.sizes import Size
-from leptonc.passes.movement.expands import BROADCASTING, all_true, broadcast
+from leptonc.passes.rewriting.broadcasting import BROADCASTING, all_true, broadcast
 from leptonc.passes.rewriting.build import Build
 from leptonc.passes.rewriting.reuse import Operand, once
 from leptonc.passes.rewriting.rule import Rewritten, Rule
@@ -120,11 +120,6 @@ def _is_single(site: Site, value: ir.Value | None) -> bool:
     return tensor is not None and tensor.size == 1
 
 
-def _no_obstacle(site: Site, match: Widened) -> str | None:
-    del site, match
-    return None
-
-
 def _rebuild(site: Site, match: Widened, build: Build) -> Rewritten:
     node, out = site.node, site.node.outputs[0]
     value = match.narrow.source
@@ -137,4 +132,4 @@ def _rebuild(site: Site, match: Widened, build: Build) -> Rewritten:
     return {out: build.op(node.op_type, inputs, attributes, like=out)}
 
 
-RULES = (Rule("widened-mask", BROADCASTING, _widened, _no_obstacle, _rebuild),)
+RULES = (Rule("widened-mask", BROADCASTING, _widened, None, _rebuild),)

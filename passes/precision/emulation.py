@@ -15,7 +15,8 @@ import onnx_ir as ir
 
 from leptonc.passes.facts.facts import Facts, infer_facts
 from leptonc.passes.graph.content import unmapping
-from leptonc.passes.graph.structure import Names, graphs
+from leptonc.passes.graph.names import Names
+from leptonc.passes.graph.structure import graphs
 from leptonc.passes.precision.half_types import HALF_TYPES
 from leptonc.passes.precision.operators import MOVES
 from leptonc.passes.rewriting.site import operator

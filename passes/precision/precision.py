@@ -19,8 +19,9 @@ import onnx_ir as ir
 from leptonc.passes.base import PassStats, Refusal
 from leptonc.passes.facts.facts import Facts
 from leptonc.passes.graph.constants import constant
+from leptonc.passes.graph.names import Names
 from leptonc.passes.graph.opset import obstacle_to_raising, raise_opset
-from leptonc.passes.graph.structure import Names, annotation, count_nodes, graphs, roots
+from leptonc.passes.graph.structure import annotation, count_nodes, graphs, roots
 from leptonc.passes.pipeline import Context
 from leptonc.passes.precision.half_types import BF16, HALF_TYPES, HalfType, narrowed
 from leptonc.passes.precision.operators import BF16_SINCE, half_input, half_output

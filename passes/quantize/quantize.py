@@ -12,8 +12,9 @@ import onnx_ir as ir
 from leptonc.passes.base import Firing, PassStats
 from leptonc.passes.errors import PlanError
 from leptonc.passes.graph.insertion import Insertion
+from leptonc.passes.graph.names import Names
 from leptonc.passes.graph.opset import raise_opset
-from leptonc.passes.graph.structure import Names, count_nodes
+from leptonc.passes.graph.structure import count_nodes
 from leptonc.passes.pipeline import Context, run_on_valid
 from leptonc.passes.quantize.layer_matrix import LayerMatrix
 from leptonc.passes.quantize.plan import (

@@ -13,7 +13,8 @@ import onnx_ir as ir
 
 from leptonc.passes.errors import PlanError
 from leptonc.passes.graph.constants import constant
-from leptonc.passes.graph.insertion import Insertion, take_over
+from leptonc.passes.graph.editing import take_over
+from leptonc.passes.graph.insertion import Insertion
 from leptonc.passes.quantize.plan import LayerChoice
 from leptonc.passes.quantize.scales import nearest, symmetric_scale
 

@@ -23,7 +23,8 @@ import onnx_ir as ir
 
 from leptonc.passes.base import PassStats
 from leptonc.passes.graph.insertion import Insertion
-from leptonc.passes.graph.structure import Names, count_nodes
+from leptonc.passes.graph.names import Names
+from leptonc.passes.graph.structure import count_nodes
 from leptonc.passes.pipeline import Context
 from leptonc.passes.quantize.layer_matrix import LayerMatrix, layer_matrix
 from leptonc.passes.rescale.channels import LARGEST_POWER, find_scalable, scale_channels

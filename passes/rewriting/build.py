@@ -10,9 +10,8 @@ import onnx_ir as ir
 
 from leptonc.passes.facts.facts import Facts
 from leptonc.passes.graph.content import MADE_FROM, unmapping
-from leptonc.passes.graph.structure import Names
-
-AttributeValue = int | float | str | Sequence[int] | Sequence[float] | ir.TensorProtocol
+from leptonc.passes.graph.insertion import AttributeValue, new_attribute, new_weight
+from leptonc.passes.graph.names import Names
 
 
 class Build:
@@ -75,7 +74,7 @@ class Build:
             ir.Value(name=name if index == 0 else self._names.fresh(f"{name}_{index}"))
             for index in range(len(outputs))
         ]
-        converted = [_attribute(key, value) for key, value in (attributes or {}).items()]
+        converted = [new_attribute(key, value) for key, value in (attributes or {}).items()]
         self.nodes.append(
             ir.Node(domain, op_type, list(inputs), converted, outputs=values, name=name)
         )
@@ -88,9 +87,7 @@ class Build:
     def constant(self, array: np.ndarray[Any, Any], stem: str = "") -> ir.Value:
         """Make a weight that is small enough to hold in memory."""
         name = self._names.fresh(stem or f"{self._stem}_constant")
-        # Not ascontiguousarray: that makes a rank 1 array of a scalar.
-        tensor = ir.Tensor(np.array(array, order="C", copy=None), name=name)
-        return self._weight(tensor)
+        return self._keep(new_weight(array, name))
 
     def weight(
         self,
@@ -125,30 +122,8 @@ class Build:
 
         tensor = ir.LazyTensor(make, dtype=dtype, shape=ir.Shape(dims), name=name)
         tensor.meta[MADE_FROM] = tuple(map(id, tensors))
-        return self._weight(tensor)
+        return self._keep(new_weight(tensor, name))
 
-    def _weight(self, tensor: ir.TensorProtocol) -> ir.Value:
-        value = ir.Value(
-            name=tensor.name,
-            type=ir.TensorType(tensor.dtype),
-            shape=ir.Shape(tensor.shape.numpy()),
-            const_value=tensor,
-        )
+    def _keep(self, value: ir.Value) -> ir.Value:
         self.weights.append(value)
         return value
-
-
-def _attribute(name: str, value: AttributeValue) -> ir.Attr:
-    """Convert what is common by hand: the IR asks each value what it can do, which takes long."""
-    if isinstance(value, int):
-        return ir.AttrInt64(name, int(value))
-    if isinstance(value, float):
-        return ir.AttrFloat32(name, value)
-    if isinstance(value, str):
-        return ir.AttrString(name, value)
-    if isinstance(value, (list, tuple)) and value:
-        if all(isinstance(item, int) for item in value):
-            return ir.AttrInt64s(name, [int(item) for item in value])
-        if all(isinstance(item, float) for item in value):
-            return ir.AttrFloat32s(name, list(value))
-    return ir.convenience.convert_attribute(name, value)

@@ -11,7 +11,8 @@ import numpy as np
 import onnx_ir as ir
 
 from leptonc.passes.graph.constants import constant_ints
-from leptonc.passes.rewriting.build import AttributeValue, Build
+from leptonc.passes.graph.insertion import AttributeValue
+from leptonc.passes.rewriting.build import Build
 from leptonc.passes.rewriting.site import Site
 
 Attributes = Mapping[str, AttributeValue]

@@ -12,20 +12,20 @@ import onnx_ir as ir
 from leptonc.passes.base import Firing, PassStats, Refusal
 from leptonc.passes.errors import PassError
 from leptonc.passes.facts.facts import Facts, infer_facts
+from leptonc.passes.graph.editing import alias, detach
+from leptonc.passes.graph.names import Names
 from leptonc.passes.graph.operators import has_plain_attributes, is_removable
 from leptonc.passes.graph.opset import obstacle_to_raising, raise_opset
 from leptonc.passes.graph.structure import (
-    Names,
     Root,
-    alias,
     annotated_names,
     annotation,
     count_nodes,
-    detach,
     graphs,
     is_dead,
     opset_of,
     roots,
+    subgraphs,
 )
 from leptonc.passes.graph.sweep import sweep
 from leptonc.passes.rewriting.build import Build
@@ -126,7 +126,8 @@ class _Work:
             match = rule.pattern(site)
             if match is None:
                 continue
-            reason = rule.check(site, match) or self._obstacle(rule, site)
+            reason = None if rule.check is None else rule.check(site, match)
+            reason = reason or self._obstacle(rule, site)
             if reason is None:
                 reason = self._rewrite(rule, site, match)
             if reason is None:
@@ -244,19 +245,10 @@ def _reaches(build: Build, replaced: Mapping[ir.Value, ir.Value]) -> bool:
 
 def _reads(node: ir.Node) -> list[ir.Value]:
     found = [value for value in node.inputs if value is not None]
-    for attribute in node.attributes.values():
-        if attribute.is_ref():
-            continue
-        if attribute.type == ir.AttributeType.GRAPH:
-            bodies: Sequence[ir.Graph] = (attribute.as_graph(),)
-        elif attribute.type == ir.AttributeType.GRAPHS:
-            bodies = attribute.as_graphs()
-        else:
-            continue
-        for body in bodies:
-            for graph in graphs(body):
-                found.extend(v for node in graph for v in node.inputs if v is not None)
-                found.extend(graph.outputs)
+    for body in subgraphs(node):
+        for graph in graphs(body):
+            found.extend(v for node in graph for v in node.inputs if v is not None)
+            found.extend(graph.outputs)
     return found
 
 

@@ -32,7 +32,8 @@ class Rule(Generic[Match]):
         anchors: The operators it looks at; "Relu", or "com.microsoft.Gelu" with a domain.
         pattern: Returns what it found around the anchor, or None when the graph has another
             form there. It looks at structure only.
-        check: Returns the reason why the rewrite may not be made, or None when it may.
+        check: Returns the reason why the rewrite may not be made, or None when it may; no function
+            where the pattern alone decides.
         rewrite: Makes new nodes and weights with the `Build` it is given, and returns for each
             value that is replaced the one to read instead. It must not change the graph.
         targets: What the rule is for.
@@ -43,7 +44,12 @@ class Rule(Generic[Match]):
     name: str
     anchors: tuple[str, ...]
     pattern: Callable[[Site], Match | None]
-    check: Callable[[Site, Match], str | None]
+    check: Callable[[Site, Match], str | None] | None
     rewrite: Callable[[Site, Match, Build], Rewritten]
     targets: frozenset[str] = frozenset(TARGETS)
     opset: int = 0
+
+
+def read_match(site: Site, match: ir.Value, _: Build) -> Rewritten:
+    """Rewrite: let the value that the pattern found be read instead of the anchor's."""
+    return {site.node.outputs[0]: match}

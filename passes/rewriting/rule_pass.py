@@ -37,10 +37,10 @@ class RulePass:
 
     def run(self, model: ir.Model, context: Context = Context()) -> PassStats:
         """Rewrite `model` in place, until no rule fires."""
-        target, facts = context.target, context.facts
+        target = context.target
         if not self.then:
-            return apply_rules(model, self.name, self.rules, target=target, facts=facts)
-        facts = facts or infer_facts(model)
+            return apply_rules(model, self.name, self.rules, target=target, facts=context.facts)
+        facts = context.known(model)
         rounds: list[PassStats] = []
         while True:
             for rules in (self.rules, self.then):
@@ -52,7 +52,7 @@ class RulePass:
 
 
 def _total(parts: Sequence[PassStats]) -> PassStats:
-    """Add up several runs; the refusals are those of the last two, which changed nothing after."""
+    """Add up several runs; the refusals are those of the last two: the last changed nothing."""
     counts: Counter[str] = Counter()
     for part in parts:
         counts.update(dict(part.counts))

@@ -12,6 +12,7 @@ from leptonc.passes.graph.constants import constant, constant_ints
 from leptonc.passes.graph.operators import has_plain_attributes
 
 IN_INTEGERS = "it is quantised, and the engine joins its activation itself"
+_COMMUTATIVE = frozenset({"Add", "Mul", "Max", "Min", "And", "Or", "Xor", "Equal"})
 
 
 def operator(node: ir.Node) -> str:
@@ -19,13 +20,19 @@ def operator(node: ir.Node) -> str:
     return f"{node.domain}.{node.op_type}" if node.domain else node.op_type
 
 
-def commuted(node: ir.Node) -> tuple[tuple[ir.Value, ir.Value], ...]:
-    """Return the two inputs of a binary node in both orders; none when one is left out."""
-    if len(node.inputs) != 2:
+def commuted(node: ir.Node | None) -> tuple[tuple[ir.Value, ir.Value], ...]:
+    """Return the two inputs of a binary node in the orders that compute the same.
+
+    Both for an operator that commutes, the given one for others. None where there is no node, or
+    an input is left out: a loop over the orders then needs no other question.
+    """
+    if node is None or len(node.inputs) != 2:
         return ()
     left, right = node.inputs
     if left is None or right is None:
         return ()
+    if node.op_type not in _COMMUTATIVE:
+        return ((left, right),)
     return ((left, right), (right, left))
 
 

@@ -11,15 +11,8 @@ import onnx_ir as ir
 
 from leptonc.passes.base import PassStats
 from leptonc.passes.graph.content import digest, head, made_from, place
-from leptonc.passes.graph.structure import (
-    Names,
-    annotated_names,
-    annotation,
-    count_nodes,
-    graphs,
-    roots,
-    separate_scopes,
-)
+from leptonc.passes.graph.names import Names, separate_scopes
+from leptonc.passes.graph.structure import annotated_names, annotation, count_nodes, graphs, roots
 from leptonc.passes.pipeline import Context
 from leptonc.passes.share.ties import tie_weights
 

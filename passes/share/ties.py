@@ -15,7 +15,8 @@ import numpy as np
 import onnx_ir as ir
 
 from leptonc.passes.graph.content import digest, digest_transposed
-from leptonc.passes.graph.structure import Names
+from leptonc.passes.graph.insertion import new_weight
+from leptonc.passes.graph.names import Names
 
 # Smaller weights are not worth a node.
 _SMALLEST = 4096
@@ -51,15 +52,8 @@ def _tie_group(main: ir.Graph, group: list[ir.Value], names: Names) -> int:
         shape = tuple(int(size) for size in tensor.shape.numpy())
         original = stored.get(content)
         if original is not None:
-            target = ir.Tensor(
-                np.array(shape, dtype=np.int64), name=names.fresh(f"{value.name}_shape")
-            )
-            constant = ir.Value(
-                name=target.name,
-                type=ir.TensorType(ir.DataType.INT64),
-                shape=ir.Shape([len(shape)]),
-                const_value=target,
-            )
+            name = names.fresh(f"{value.name}_shape")
+            constant = new_weight(np.array(shape, dtype=np.int64), name)
             main.register_initializer(constant)
             _compute(main, value, ir.Node("", "Reshape", [original, constant]))
             tied += 1

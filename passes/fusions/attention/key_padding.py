@@ -19,7 +19,7 @@ import onnx_ir as ir
 from leptonc.passes.facts.sizes import ONE
 from leptonc.passes.fusions.attention.mask import Mask
 from leptonc.passes.fusions.attention.scores import Choice, Term
-from leptonc.passes.movement.expands import all_true
+from leptonc.passes.rewriting.broadcasting import all_true
 from leptonc.passes.rewriting.site import Site, commuted
 
 # A finite number below this in a mask means that keys are left out.

@@ -15,7 +15,8 @@ import onnx_ir as ir
 
 from leptonc.passes.fusions.attention.projection import ends_of_parts
 from leptonc.passes.fusions.linear.read import Linear, read_linear
-from leptonc.passes.rewriting.build import AttributeValue, Build
+from leptonc.passes.graph.insertion import AttributeValue
+from leptonc.passes.rewriting.build import Build
 from leptonc.passes.rewriting.rule import Rewritten, Rule
 from leptonc.passes.rewriting.site import Site
 from leptonc.passes.targets import ORT_CPU, ORT_CUDA

@@ -30,7 +30,8 @@ from leptonc.passes.fusions.attention.standard import (
 )
 from leptonc.passes.fusions.linear.pack import split_columns
 from leptonc.passes.fusions.linear.read import emit_product
-from leptonc.passes.rewriting.build import AttributeValue, Build
+from leptonc.passes.graph.insertion import AttributeValue
+from leptonc.passes.rewriting.build import Build
 from leptonc.passes.rewriting.rule import Rewritten, Rule
 from leptonc.passes.rewriting.site import Site
 from leptonc.passes.targets import ORT_CPU, ORT_CUDA

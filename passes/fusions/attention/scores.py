@@ -167,8 +167,7 @@ def _readers(value: ir.Value) -> list[ir.Node]:
 
 def scalar_factor(site: Site, node: ir.Node) -> tuple[ir.Value, float] | None:
     """Return what a Mul or Div by one number multiplies, and by what."""
-    orders = commuted(node)
-    for path, factor in orders if node.op_type == "Mul" else orders[:1]:
+    for path, factor in commuted(node):
         number = site.scalar(factor)
         if number is None or not _is_plain(site, node, factor):
             continue

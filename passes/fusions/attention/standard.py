@@ -23,7 +23,8 @@ from leptonc.passes.fusions.attention.core import Attention, obstacle, read_atte
 from leptonc.passes.fusions.attention.heads import Heads, without_past
 from leptonc.passes.fusions.attention.key_padding import half_obstacle
 from leptonc.passes.fusions.attention.mask import Mask, build_mask, may_be_lowest, read_mask
-from leptonc.passes.rewriting.build import AttributeValue, Build
+from leptonc.passes.graph.insertion import AttributeValue
+from leptonc.passes.rewriting.build import Build
 from leptonc.passes.rewriting.rule import Rewritten, Rule
 from leptonc.passes.rewriting.site import Site
 from leptonc.passes.targets import GENERIC, ORT_CPU, ORT_CUDA

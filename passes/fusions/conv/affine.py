@@ -81,8 +81,7 @@ def training_obstacle(site: Site) -> str | None:
 
 def _arithmetic(site: Site) -> Scaled | None:
     node = site.node
-    pairs = commuted(node) if node.op_type in ("Mul", "Add") else commuted(node)[:1]
-    for value, other in pairs:
+    for value, other in commuted(node):
         layer = site.producer(value, *LAYERS)
         numbers = None if layer is None else _per_channel(site, layer, other)
         if layer is None or numbers is None:

@@ -19,10 +19,9 @@ from typing import Any
 import onnx_ir as ir
 
 from leptonc.passes.fusions.linear.read import OPSET
-from leptonc.passes.fusions.linear.scale import scaled_inputs
 from leptonc.passes.rewriting.build import Build
 from leptonc.passes.rewriting.rule import Rewritten, Rule
-from leptonc.passes.rewriting.site import IN_INTEGERS, Site
+from leptonc.passes.rewriting.site import IN_INTEGERS, Site, commuted
 from leptonc.passes.targets import ORT_CPU, ORT_CUDA
 
 _MICROSOFT = "com.microsoft"
@@ -144,7 +143,7 @@ def _pair(node: ir.Node) -> tuple[ir.Value, ir.Value] | None:
 
 
 def _after_pattern(site: Site) -> Scaled | None:
-    for value, by in scaled_inputs(site.node):
+    for value, by in commuted(site.node):
         product = site.producer(value, "MatMul", _FUSED)
         inputs = None if product is None else _pair(product)
         factor = None if product is None else _factor(site, site.node, value, by)
@@ -159,7 +158,7 @@ def _before_pattern(site: Site) -> Scaled | None:
         return None
     for index, value in enumerate(pair):
         scale = site.producer(value, "Mul", "Div")
-        for source, by in () if scale is None else scaled_inputs(scale):
+        for source, by in commuted(scale):
             factor = None if scale is None else _factor(site, scale, source, by)
             if scale is not None and factor is not None:
                 inputs = (source, pair[1]) if index == 0 else (pair[0], source)

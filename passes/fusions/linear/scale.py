@@ -69,15 +69,8 @@ class Scaled:
     layer: Linear
 
 
-def scaled_inputs(node: ir.Node) -> tuple[tuple[ir.Value, ir.Value], ...]:
-    """Return what a Mul or Div may scale, each with the factor."""
-    if node.op_type == "Mul":
-        return commuted(node)
-    return commuted(node)[:1]
-
-
 def _after_pattern(site: Site) -> Scaled | None:
-    for value, factor in scaled_inputs(site.node):
+    for value, factor in commuted(site.node):
         tensor = site.tensor(factor)
         rank = site.facts.rank(value)
         if tensor is None or (len(tensor.shape) > 0 and (rank is None or len(tensor.shape) > rank)):
@@ -196,7 +189,7 @@ def _before_pattern(site: Site) -> Fed | None:
     by = None if layer is None else site.producer(layer.input, "Mul", "Div")
     if layer is None or by is None:
         return None
-    for source, factor in scaled_inputs(by):
+    for source, factor in commuted(by):
         rank = site.facts.rank(source)
         if rank is not None and is_row(site, factor, layer.sizes[0], rank):
             return Fed(layer, by, source, factor)

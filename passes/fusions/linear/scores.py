@@ -17,10 +17,9 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from leptonc.passes.fusions.linear.read import FLOATS, OPSET
-from leptonc.passes.fusions.linear.scale import scaled_inputs
 from leptonc.passes.rewriting.build import Build
 from leptonc.passes.rewriting.rule import Rewritten, Rule
-from leptonc.passes.rewriting.site import Site
+from leptonc.passes.rewriting.site import Site, commuted
 from leptonc.passes.targets import GENERIC
 
 
@@ -33,7 +32,7 @@ class Scores:
 
 
 def _pattern(site: Site) -> Scores | None:
-    for value, factor in scaled_inputs(site.node):
+    for value, factor in commuted(site.node):
         product = site.producer(value, "MatMul")
         rank = site.facts.rank(value)
         if product is None or rank is None or site.scalar(factor) is None:

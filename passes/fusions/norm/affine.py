@@ -23,7 +23,8 @@ import onnx_ir as ir
 
 from leptonc.passes.fusions.norm.core import FLOATS
 from leptonc.passes.fusions.norm.parts import broadcasts
-from leptonc.passes.rewriting.build import AttributeValue, Build
+from leptonc.passes.graph.insertion import AttributeValue
+from leptonc.passes.rewriting.build import Build
 from leptonc.passes.rewriting.rule import Rewritten, Rule
 from leptonc.passes.rewriting.site import Site, commuted
 from leptonc.passes.targets import GENERIC, ORT_CPU, ORT_CUDA

@@ -63,8 +63,7 @@ class Normalised:
 def _normalised(*, centre: bool) -> Callable[[Site], Normalised | None]:
     def pattern(site: Site) -> Normalised | None:
         exponent = -0.5 if site.node.op_type == "Mul" else 0.5
-        pairs = commuted(site.node)
-        for top, root in pairs if site.node.op_type == "Mul" else pairs[:1]:
+        for top, root in commuted(site.node):
             below = deviation(site, root, exponent)
             if below is None:
                 continue
@@ -81,11 +80,10 @@ def _normalised(*, centre: bool) -> Callable[[Site], Normalised | None]:
 def _scaled_tops(site: Site, direct: Normalised) -> list[Normalised]:
     """Read what is divided as a product with a scale."""
     node = site.producer(direct.source, "Mul")
-    if node is None:
-        return []
     return [
         Normalised(top, scale, direct.axes, direct.epsilon, (*direct.inner, node))
         for top, scale in commuted(node)
+        if node is not None
     ]
 
 

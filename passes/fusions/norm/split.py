@@ -67,7 +67,7 @@ def _read(
     """Read `root` as the scaled reciprocal deviation of `source`, whose mean is `mean`."""
     node = site.producer(root, "Mul")
     options: list[tuple[ir.Value, ir.Value | None]] = [(root, None)]
-    options += [(inner, scale) for inner, scale in (commuted(node) if node else ())]
+    options += [(inner, scale) for inner, scale in commuted(node)]
     for inner, scale in options:
         below = deviation(site, inner, -0.5)
         if below is None:

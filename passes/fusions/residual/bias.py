@@ -50,7 +50,7 @@ def _pattern(approximate: str) -> Callable[[Site], Biased | None]:
         if len(node.inputs) > 1 and node.inputs[1] is not None:
             return None
         add = site.producer(site.input(0), "Add")
-        for x, bias in () if add is None else commuted(add):
+        for x, bias in commuted(add):
             if add is not None and site.facts.rank(bias) == 1:
                 return Biased(x, bias, add)
         return None

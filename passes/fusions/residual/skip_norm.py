@@ -53,7 +53,7 @@ def _pattern(site: Site) -> Skip | None:
     sizes = _vector(site, site.input(1))
     for outer, other in commuted(total):
         add = site.producer(outer, "Add")
-        for value, bias in commuted(add) if add is not None and _only_for(outer, total) else ():
+        for value, bias in commuted(add if _only_for(outer, total) else None):
             if _vector(site, bias) is not None and _vector(site, bias) == sizes:
                 return Skip(total, value, other, bias, (add,) if add is not None else ())
     left, right = commuted(total)[0]

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from leptonc.passes.fusions.rotary.emit import MICROSOFT
-from leptonc.passes.rewriting.build import AttributeValue, Build
+from leptonc.passes.graph.insertion import AttributeValue
+from leptonc.passes.rewriting.build import Build
 from leptonc.passes.rewriting.site import Site, operator
 
 OPERATORS = ("RotaryEmbedding", f"{MICROSOFT}.RotaryEmbedding")

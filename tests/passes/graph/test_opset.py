@@ -7,8 +7,8 @@ import onnx
 import onnx_ir as ir
 import pytest
 
+from leptonc.passes.graph.names import Names
 from leptonc.passes.graph.opset import obstacle_to_raising, raise_opset
-from leptonc.passes.graph.structure import Names
 
 HEAD = '<ir_version: 10, opset_import: ["" : {}]>\n'
 
