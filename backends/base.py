@@ -59,7 +59,6 @@ class TargetRow:
             requirements do.
         standard_operators: The engine takes ONNX's own operators only, so those of others are
             written in them before anything else.
-        plain_convolutions: Convolutions that were fused are taken apart before half the width.
         needs_ranges: The engine builds for ranges of sizes: `Target.profiles` says which.
         timed: The compiler itself can run what is built: a search for layers to quantise builds
             and times its candidates. Those of other targets are judged by their graph.
@@ -70,7 +69,6 @@ class TargetRow:
     platform: str
     extra: str = ""
     standard_operators: bool = False
-    plain_convolutions: bool = False
     needs_ranges: bool = False
     timed: bool = False
 

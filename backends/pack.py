@@ -13,7 +13,7 @@ from hashlib import sha256
 from typing import Any
 
 from leptonc.backends.base import Payload, PayloadWeight
-from leptonc.runtime.artifact.reader import SectionData
+from leptonc.runtime.artifact.writer import SectionData
 
 WEIGHTS = "weights"
 # One cache line, and the widest vector an engine loads.

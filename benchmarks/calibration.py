@@ -22,7 +22,7 @@ from leptonc.compiler.running.graph_runner import GraphRunner
 from leptonc.compiler.settings.resolve import resolve_settings
 from leptonc.compiler.subject import open_and_export
 from leptonc.passes.ranges.table import Ranges
-from leptonc.passes.schedule import canonicalize
+from leptonc.passes.schedule import CANONICAL, optimize
 
 CASE = Case("bert_base", 1, 128)
 # Until the engine has packed its weights, and for both alike.
@@ -42,7 +42,7 @@ def main() -> None:
     options = _options()
     settings = resolve_settings(str(ROOT / "models" / f"{CASE.recipe}.py"), {})
     subject = open_and_export(settings, Stages())
-    canonicalize(subject.model, target="ort-cpu")
+    optimize(subject.model, target="ort-cpu", upto=CANONICAL)
     plain = GraphRunner(subject.model, [])
     seconds: dict[str, list[float]] = {"plain": [], "calibrate": []}
     memory = 0

@@ -17,8 +17,9 @@ from leptonc.compiler.settings.calibration_settings import CalibrationSettings
 from leptonc.compiler.subject import open_and_export
 from leptonc.passes.errors import RangesError
 from leptonc.passes.pipeline import run_passes
-from leptonc.passes.ranges.table import Ranges, read_ranges, write_ranges
-from leptonc.passes.schedule import canonicalize
+from leptonc.passes.ranges.file import read_ranges, write_ranges
+from leptonc.passes.ranges.table import Ranges
+from leptonc.passes.schedule import CANONICAL, optimize
 from leptonc.passes.simplify import Simplify
 
 
@@ -78,7 +79,7 @@ def calibrate(
     with stages.stage("optimize", "rewrite the graph to its canonical form"):
         if model_settings.simplify:
             run_passes(subject.model, (Simplify(),))
-        canonicalize(subject.model, target=model_settings.target[0], plugins=plugins)
+        optimize(subject.model, target=model_settings.target[0], plugins=plugins, upto=CANONICAL)
     began = time.perf_counter()
     with stages.stage("observe", "run the model over the data", spinner=report is None):
         ranges = observe_ranges(

@@ -14,14 +14,12 @@ from leptonc.compiler.job import Job
 from leptonc.compiler.manifest import quantization_entry
 from leptonc.compiler.quantization.float_graph import float_graph, quantized
 from leptonc.compiler.settings.compile_settings import QUANTIZED
-from leptonc.passes import optimize
 from leptonc.passes.base import PassStats
-from leptonc.passes.lower.plain_conv import PLAIN_CONVOLUTION
 from leptonc.passes.lower.standard_operators import STANDARD_OPERATORS
-from leptonc.passes.pipeline import Context, Pass, run_passes
+from leptonc.passes.pipeline import Context, run_passes
 from leptonc.passes.precision.half_types import HALF_TYPES
 from leptonc.passes.precision.precision import Precision
-from leptonc.passes.schedule import summary
+from leptonc.passes.schedule import LOWER, MERGE, optimize, summary
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,21 +68,17 @@ def rewrite(job: Job, model: ir.Model, before: tuple[PassStats, ...] = ()) -> Re
 def _lowered(job: Job, model: ir.Model, before: tuple[PassStats, ...]) -> tuple[PassStats, ...]:
     """Rewrite in place in floats, and return all that was done.
 
-    The graph is first brought into the form that the engine runs best, in float32, and then
-    into the precision: rules that know normalisation and attention then see no casts between
-    their nodes.
+    In half the width the graph is first made whole, in float32: rules that know normalisation
+    and attention then see no casts between their nodes. What only the engine has comes after.
     """
-    target = job.target
-    if target.row.standard_operators:
+    target, plugins = job.target, job.plugins
+    half = target.precision in HALF_TYPES
+    if half or target.row.standard_operators:
         before = (*before, *run_passes(model, (STANDARD_OPERATORS,)))
-    stats = (*before, *optimize(model, target=target.platform, plugins=job.plugins))
-    if target.precision not in HALF_TYPES:
+    upto = MERGE if half else LOWER
+    stats = (*before, *optimize(model, target=target.platform, plugins=plugins, upto=upto))
+    if not half:
         return stats
-    narrowed = run_passes(model, _narrowing(target), Context(target.platform))
-    cleaned = optimize(model, target=target.platform, plugins=job.plugins)
+    narrowed = run_passes(model, (Precision(target.precision),), Context(target.platform))
+    cleaned = optimize(model, target=target.platform, plugins=plugins)
     return summary((*stats, *narrowed, *cleaned))
-
-
-def _narrowing(target: Target) -> tuple[Pass, ...]:
-    narrow = Precision(target.precision)
-    return (PLAIN_CONVOLUTION, narrow) if target.row.plain_convolutions else (narrow,)

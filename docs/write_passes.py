@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from leptonc.passes.lower.plain_conv import PLAIN_CONVOLUTION
 from leptonc.passes.lower.standard_operators import STANDARD_OPERATORS
 from leptonc.passes.pipeline import Pass
 from leptonc.passes.precision.precision import Precision
@@ -25,7 +24,8 @@ PAGE = Path(__file__).with_name("passes.md")
 STAGE_TITLES = {
     "canonical": "what computes nothing goes, what is constant is computed: every bit is kept",
     "fuse": "what several nodes compute becomes the one thing that it is",
-    "lower": "what the target runs best",
+    "merge": "layers become whole, before half the width and integers",
+    "lower": "what the target runs best, in operators that only its engine has",
 }
 
 HEAD = """\
@@ -44,8 +44,8 @@ def generated() -> str:
         lines.append(f"## Stage `{stage.name}`: {STAGE_TITLES[stage.name]}\n")
         lines.extend(line for one in stage.passes for line in _pass(one))
     lines.append("## In half the width: `-p fp16` and `-p bf16`\n")
-    lines.extend(line for one in (PLAIN_CONVOLUTION, Precision()) for line in _pass(one))
-    lines.append("## For TensorRT, before all others\n")
+    lines.extend(_pass(Precision()))
+    lines.append("## For TensorRT, half the width and integers, before the stage `fuse`\n")
     lines.extend(_pass(STANDARD_OPERATORS))
     lines.append("## On demand\n")
     lines.extend(_pass(Simplify()))

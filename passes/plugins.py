@@ -26,7 +26,7 @@ from leptonc.passes.targets import TARGETS
 from leptonc.runtime.errors import LeptonError
 
 GROUP = "leptonc.passes"
-STAGE_NAMES = ("canonical", "fuse", "lower")
+STAGE_NAMES = ("canonical", "fuse", "merge", "lower")
 DEFAULT_STAGE = "fuse"
 
 

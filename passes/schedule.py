@@ -3,10 +3,12 @@
 canonical: what computes nothing goes, what is constant is computed, what is equal is stored
     once. Exact: every output keeps its bits. Calibration tables bind to the graph after it.
 fuse: several nodes that compute one thing become that thing. Outputs may change by rounding.
-lower: what the target runs best.
+merge: layers become whole: factors go into weights, layers of one input become one product.
+lower: what the target runs best, in operators that only its engine has.
 
 Each stage runs until it changes nothing, and all of them until none changes anything: a second
-`optimize` finds nothing to do.
+`optimize` finds nothing to do. Half the width and integers come between `merge` and `lower`: they
+are made of standard operators, and `lower` sees what is left in float.
 """
 
 from __future__ import annotations
@@ -22,14 +24,13 @@ from leptonc.passes.errors import PassError
 from leptonc.passes.facts.facts import Facts, infer_facts
 from leptonc.passes.fold.fold import Fold
 from leptonc.passes.fusions.activation.fuse import FUSE_ACTIVATION
-from leptonc.passes.fusions.attention.fuse import FUSE_ATTENTION
+from leptonc.passes.fusions.attention.fuse import FUSE_ATTENTION, LOWER_ATTENTION
 from leptonc.passes.fusions.conv.fuse import FUSE_CONVOLUTION
-from leptonc.passes.fusions.linear.fuse import FUSE_LINEAR, PLAIN_LINEAR
+from leptonc.passes.fusions.linear.fuse import FUSE_LINEAR, LOWER_LINEAR, PLAIN_LINEAR
 from leptonc.passes.fusions.norm.fuse import FUSE_NORMALIZATION
 from leptonc.passes.fusions.residual.fuse import FUSE_RESIDUAL
 from leptonc.passes.fusions.rotary.fuse import FUSE_ROTARY
 from leptonc.passes.lower.conv_activation import LOWER_CONVOLUTION
-from leptonc.passes.lower.plain_conv import PLAIN_CONVOLUTION
 from leptonc.passes.lower.slices import LOWER_SLICES
 from leptonc.passes.lower.standard_operators import STANDARD_OPERATORS
 from leptonc.passes.movement.movement import SHAPES
@@ -45,7 +46,7 @@ from leptonc.runtime.errors import UnsupportedError
 # computations takes a round per link that the inference cannot see through.
 _MOST_ROUNDS = 64
 
-CANONICAL = "canonical"
+CANONICAL, MERGE, LOWER = "canonical", "merge", "lower"
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class Stage:
     """Passes that run one after the other until none changes anything.
 
     Attributes:
-        name: "canonical", "fuse" or "lower".
+        name: "canonical", "fuse", "merge" or "lower".
         passes: In their order.
         any_order: Whether the same nodes come out whichever of the passes runs first.
     """
@@ -77,15 +78,16 @@ STAGES = (
             Clean(),
         ),
     ),
+    Stage(MERGE, (FUSE_LINEAR, LOWER_SLICES, Clean()), any_order=True),
     Stage(
-        "lower",
-        (FUSE_LINEAR, FUSE_RESIDUAL, LOWER_CONVOLUTION, LOWER_SLICES, Clean()),
+        LOWER,
+        (LOWER_LINEAR, LOWER_ATTENTION, FUSE_RESIDUAL, LOWER_CONVOLUTION, Clean()),
         any_order=True,
     ),
 )
 
 # Those that only run where the target, the precision or the user asks for them.
-ON_DEMAND: tuple[Pass, ...] = (PLAIN_CONVOLUTION, STANDARD_OPERATORS, Precision(), Simplify())
+ON_DEMAND: tuple[Pass, ...] = (STANDARD_OPERATORS, Precision(), Simplify())
 
 # Each once, in the order in which they first run.
 PASSES: tuple[Pass, ...] = tuple(
@@ -96,7 +98,12 @@ PASSES: tuple[Pass, ...] = tuple(
 
 
 def optimize(
-    model: ir.Model, *, target: str = "generic", plugins: Sequence[Plugin] = ()
+    model: ir.Model,
+    *,
+    target: str = "generic",
+    plugins: Sequence[Plugin] = (),
+    since: str = CANONICAL,
+    upto: str = LOWER,
 ) -> tuple[PassStats, ...]:
     """Rewrite `model` in place for `target`, until there is nothing left to do.
 
@@ -107,6 +114,10 @@ def optimize(
         target: What the model is for, one of `TARGETS`.
         plugins: Passes of others, which run at the end of their stages: `load_plugins()` of
             `leptonc.passes.plugins` finds those that are installed.
+        since: The first stage: "lower" for a graph that is quantised, whose constants the stages
+            before would compute.
+        upto: The last stage: "canonical" for what calibration tables bind to, "merge" for a graph
+            that is still to be quantised or narrowed.
 
     Returns:
         What each pass did, in the order they ran; a pass that ran before is listed again only
@@ -123,36 +134,13 @@ def optimize(
     # Checks the model before anything else looks at it.
     require_valid(model)
     work = _Work(model, target, plugins)
+    names = [stage.name for stage in STAGES]
+    stages = STAGES[names.index(since) : names.index(upto) + 1]
     settled: dict[str, int] = {}
-    while any(settled.get(stage.name) != work.version for stage in STAGES):
-        for stage in STAGES:
+    while any(settled.get(stage.name) != work.version for stage in stages):
+        for stage in stages:
             work.settle(stage)
             settled[stage.name] = work.version
-    return summary(work.results)
-
-
-def canonicalize(
-    model: ir.Model, *, target: str = "generic", plugins: Sequence[Plugin] = ()
-) -> tuple[PassStats, ...]:
-    """Rewrite `model` in place as far as the `canonical` stage, to which calibration binds.
-
-    `optimize` with the same target and plugins goes through this very graph.
-
-    Args:
-        model: Any valid model.
-        target: What the model is for, one of `TARGETS`.
-        plugins: Passes of others, of which those of this stage run.
-
-    Raises:
-        ModelError: `model` is invalid.
-        UnsupportedError: `target` is not known.
-        PassError: A pass broke the graph, or the passes do not come to an end.
-        PluginError: One of `plugins` failed or broke the graph.
-    """
-    _require_target(target)
-    require_valid(model)
-    work = _Work(model, target, plugins)
-    work.settle(STAGES[0])
     return summary(work.results)
 
 

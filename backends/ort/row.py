@@ -21,7 +21,7 @@ ROW = BackendRow(
     "ort",
     (
         TargetRow("ort-cpu", "cpu", "ort-cpu", "ort", timed=True),
-        TargetRow("ort-cuda", "gpu", "ort-cuda", "gpu", plain_convolutions=True),
+        TargetRow("ort-cuda", "gpu", "ort-cuda", "gpu"),
     ),
     _load,
     substitutes={"onnxruntime": "onnxruntime-gpu"},

@@ -24,7 +24,7 @@ from leptonc.compiler.settings.calibration_settings import Checkpoint
 from leptonc.compiler.sources.source import Source
 from leptonc.passes.facts.facts import infer_facts
 from leptonc.passes.graph.fingerprint import fingerprint
-from leptonc.passes.ranges.file import read_checkpoint, write_table
+from leptonc.passes.ranges.file import read_checkpoint, write_ranges
 from leptonc.passes.ranges.observed import Observed, observed_tensors
 from leptonc.passes.ranges.table import Ranges
 from leptonc.passes.ranges.totals import NotObservableError, RangeTotals
@@ -47,7 +47,7 @@ def observe_ranges(
     """Return the calibration table of a graph.
 
     Args:
-        model: The graph after `canonicalize`; unchanged.
+        model: The graph after the `canonical` stage; unchanged.
         source: What it was exported from, with its example inputs and dynamic dimensions.
         data: As `open_batches` takes it; None for the data of the recipe.
         limit: Use at most so many samples.
@@ -210,7 +210,7 @@ class _Run:
 
     def _save(self, checkpoint: Checkpoint) -> None:
         progress = {"chain": self._chain.hexdigest()}
-        write_table(checkpoint.path, self.totals.ranges(), progress)
+        write_ranges(checkpoint.path, self.totals.ranges(), progress)
         self._saved = time.monotonic()
 
 

@@ -11,18 +11,19 @@ from leptonc.compiler.calibration.observe import observe_ranges
 from leptonc.compiler.errors import CalibrationError
 from leptonc.compiler.job import Job
 from leptonc.compiler.sources.source import Source
-from leptonc.passes import optimize
 from leptonc.passes.base import PassStats
 from leptonc.passes.clean.clean import Clean
 from leptonc.passes.graph.fingerprint import fingerprint
-from leptonc.passes.lower.split_layers import SplitLayers
-from leptonc.passes.pipeline import run_on_valid
+from leptonc.passes.lower.standard_operators import STANDARD_OPERATORS
+from leptonc.passes.pipeline import Context, run_on_valid
+from leptonc.passes.plugins import Plugin
 from leptonc.passes.quantize.default_plan import default_plan, resolved_method
 from leptonc.passes.quantize.plan import STATIC, QuantizationPlan, find_layers
 from leptonc.passes.quantize.quantize import apply_plan
+from leptonc.passes.ranges.file import read_ranges
 from leptonc.passes.ranges.observed import with_rearranged
-from leptonc.passes.ranges.table import Ranges, read_ranges
-from leptonc.passes.schedule import canonicalize
+from leptonc.passes.ranges.table import Ranges
+from leptonc.passes.schedule import CANONICAL, LOWER, MERGE, optimize
 from leptonc.passes.share.share import Share
 
 
@@ -31,16 +32,18 @@ class FloatGraph:
     """What quantisation starts from.
 
     Attributes:
-        model: The float graph, fused for the target, its layers apart.
+        model: The float graph up to the stage "merge": its layers are whole.
         ranges: What calibration observed; None where no layer is static.
         plan: How each layer is quantised: at first by default, in the end as was found best.
         passes: What led to the graph.
+        plugins: Passes of others, for the stage that comes after quantisation.
     """
 
     model: ir.Model
     ranges: Ranges | None
     plan: QuantizationPlan
     passes: tuple[PassStats, ...]
+    plugins: tuple[Plugin, ...] = ()
 
 
 def float_graph(job: Job, model: ir.Model) -> FloatGraph:
@@ -61,15 +64,15 @@ def float_graph(job: Job, model: ir.Model) -> FloatGraph:
     """
     settings, stages, graph = job.settings, job.stages, job.target.platform
     with stages.stage("optimize", "rewrite the graph"):
-        done = canonicalize(model, target=graph, plugins=job.plugins)
+        done = optimize(model, target=graph, plugins=job.plugins, upto=CANONICAL)
     ranges = None
     if settings.calibration is not None:
         ranges = read_ranges(settings.calibration)
         ranges.require_graph(fingerprint(model))
     canonical = model.clone() if ranges is None else None
     with stages.stage("fuse", "fuse what can be fused"):
-        fused = optimize(model, target=graph, plugins=job.plugins)
-        split = run_on_valid(model, (SplitLayers(),))
+        plain = run_on_valid(model, (STANDARD_OPERATORS,), Context(graph))
+        fused = optimize(model, target=graph, plugins=job.plugins, upto=MERGE)
     asked = settings.how_to_quantize
     precision = job.target.precision
     method = resolved_method(find_layers(model), graph, precision, asked.method)
@@ -79,7 +82,7 @@ def float_graph(job: Job, model: ir.Model) -> FloatGraph:
     if ranges is not None:
         ranges = with_rearranged(ranges, model)
     plan = default_plan(model, graph, precision, ranges, asked)
-    return FloatGraph(model, ranges, plan, (*done, *fused, *split))
+    return FloatGraph(model, ranges, plan, (*done, *plain, *fused), job.plugins)
 
 
 def _observed(model: ir.Model, source: Source) -> Ranges:
@@ -104,4 +107,5 @@ def quantized(floats: FloatGraph, target: Target) -> tuple[ir.Model, tuple[PassS
     stats = apply_plan(model, floats.plan, floats.ranges, target.platform)
     # Tables and weights that two layers share became two equal ones.
     rest = run_on_valid(model, (Clean(), Share()))
-    return model, (stats, *rest)
+    lowered = optimize(model, target=target.platform, plugins=floats.plugins, since=LOWER)
+    return model, (stats, *rest, *lowered)

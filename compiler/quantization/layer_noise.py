@@ -22,6 +22,7 @@ import onnx_ir as ir
 from leptonc.compiler.quantization.layer_statistics import Samples
 from leptonc.compiler.running.graph_runner import GraphRunner
 from leptonc.passes.graph.names import Names
+from leptonc.passes.quantize.layer_matrix import LayerMatrix
 from leptonc.passes.quantize.plan import (
     DYNAMIC,
     STATIC,
@@ -30,7 +31,8 @@ from leptonc.passes.quantize.plan import (
     QuantizationPlan,
     find_layers,
 )
-from leptonc.passes.quantize.weights import WeightLayout, rounded_weight
+from leptonc.passes.quantize.scales import Scale, scale_for
+from leptonc.passes.quantize.weights import rounded_weight
 from leptonc.passes.ranges.table import Ranges
 
 EXACT = "exact"
@@ -44,14 +46,12 @@ class RoundedLayer:
         node: Its name in the float graph.
         weight: What its weight becomes, in the layout of the node's own; None keeps it.
         activation: "exact" keeps the input; "dynamic" rounds it to 8 bits within the range that
-            each call finds; otherwise the scale and zero point of a fixed range.
-        signed: Whether a fixed range is that of int8 and not of uint8.
+            each call finds; otherwise the scale of a fixed range.
     """
 
     node: str
     weight: np.ndarray[Any, Any] | None
-    activation: str | tuple[float, int] = EXACT
-    signed: bool = False
+    activation: str | Scale = EXACT
 
 
 @dataclass(frozen=True)
@@ -109,30 +109,18 @@ def _rounded(
         choice = by_layer.get(by_node.get(node.name or "", ""))
         if choice is None:
             continue
-        layout = WeightLayout.of(node)
+        layout = LayerMatrix.of(node)
         weight = layout.stored(rounded_weight(layout, choice).dequantized())
-        activation: str | tuple[float, int] = EXACT
+        activation: str | Scale = EXACT
         if choice.method == DYNAMIC and not choice.block:
             activation = DYNAMIC
         elif choice.method == STATIC and ranges is not None:
             value = node.inputs[0]
             assert value is not None
-            activation = fixed_range(str(value.name), choice, ranges)
-        found.append(RoundedLayer(node.name or "", weight, activation, signed=choice.symmetric))
+            low, high = choice.range(ranges, str(value.name))
+            activation = scale_for(low, high, symmetric=choice.symmetric)
+        found.append(RoundedLayer(node.name or "", weight, activation))
     return found
-
-
-def fixed_range(tensor: str, choice: LayerChoice, ranges: Ranges) -> tuple[float, int]:
-    """Return the scale and the zero point of a tensor under a static choice."""
-    low, high = ranges.range(
-        tensor, choice.range_method, percent=choice.percent, symmetric=choice.symmetric
-    )
-    if low == high:
-        return 1.0, 0
-    if choice.symmetric:
-        return max(-low, high) / 127.0, 0
-    scale = (high - low) / 255.0
-    return scale, min(255, max(0, round(-low / scale)))
 
 
 def layer_errors(
@@ -212,9 +200,7 @@ class _Fork:
             node = ir.Node("", "DynamicQuantizeLinear", [value], num_outputs=3)
             quantized = self._insert(node)
             return self.op("DequantizeLinear", [quantized, *node.outputs[1:]])
-        scale, zero = layer.activation
-        dtype = np.int8 if layer.signed else np.uint8
-        parts = [self._constant(np.array(scale, np.float32)), self._constant(np.array(zero, dtype))]
+        parts = [self._constant(part) for part in layer.activation.parts()]
         quantized = self.op("QuantizeLinear", [value, *parts])
         return self.op("DequantizeLinear", [quantized, *parts])
 

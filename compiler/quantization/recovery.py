@@ -60,7 +60,7 @@ def _equalized(floats: FloatGraph, samples: CalibrationSamples) -> FloatGraph:
         for tensor in each.tensors
     }
     ranges = observed_again(model, between, floats.ranges, samples)
-    made = FloatGraph(model, ranges, floats.plan, (*floats.passes, *passes))
+    made = FloatGraph(model, ranges, floats.plan, (*floats.passes, *passes), floats.plugins)
     gains = _noise(made, samples) < WORTH_EQUALIZING * _noise(floats, samples)
     return made if gains else floats
 

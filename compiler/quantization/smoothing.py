@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
 from leptonc.compiler.quantization.layer_statistics import LayerStatistics
+from leptonc.passes.quantize.scales import Array, column_scales, round_nearest, scale_for
 from leptonc.passes.rescale.smooth import Smoothable, Smoothing, outlier_powers, smoothing_powers
 
 STRENGTHS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
@@ -15,8 +15,6 @@ PARTS = (2, 4, 8, 16)
 # A division of its own takes time: it has to halve the noise to pay.
 WORTH_A_NODE = 0.5
 WORTH_NOTHING = 0.97
-
-Array = np.ndarray[Any, Any]
 
 
 def choose_smoothing(
@@ -69,7 +67,7 @@ def _noise(rows: Array, weights: Sequence[Array], exact: Sequence[Array]) -> flo
     rounded = round_activations(rows)
     total = 0.0
     for weight, right in zip(weights, exact, strict=True):
-        difference = rounded @ _round_weight(weight) - right
+        difference = rounded @ round_nearest(weight, column_scales(weight)).dequantized() - right
         signal = float(np.sum(np.square(right, dtype=np.float64)))
         total += float(np.sum(np.square(difference, dtype=np.float64))) / signal if signal else 0.0
     return total
@@ -78,17 +76,4 @@ def _noise(rows: Array, weights: Sequence[Array], exact: Sequence[Array]) -> flo
 def round_activations(rows: Array) -> Array:
     """Round to 256 levels from the smallest to the largest element, with an exact 0."""
     low, high = min(float(rows.min()), 0.0), max(float(rows.max()), 0.0)
-    scale = (high - low) / 255
-    if scale == 0.0:
-        return rows
-    zero = round(-low / scale)
-    return np.asarray(
-        (np.clip(np.rint(rows / scale) + zero, 0, 255) - zero) * scale, dtype=np.float32
-    )
-
-
-def _round_weight(weight: Array) -> Array:
-    """Round each column to 255 levels around 0."""
-    largest = np.abs(weight).max(axis=0)
-    scale = np.where(largest > 0, largest, 1.0) / 127
-    return np.asarray(np.rint(weight / scale) * scale, dtype=np.float32)
+    return scale_for(low, high, symmetric=False).rounded(rows)

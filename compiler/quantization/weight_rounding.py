@@ -8,7 +8,6 @@ better changes nothing, and the nearest values are kept.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -19,13 +18,7 @@ from leptonc.compiler.quantization.smoothing import choose_smoothing, round_acti
 from leptonc.passes.base import PassStats
 from leptonc.passes.graph.constants import constant
 from leptonc.passes.pipeline import run_passes
-from leptonc.passes.quantize.gptq import (
-    RoundedWeight,
-    column_scales,
-    corrected_bias,
-    round_best,
-    round_nearest,
-)
+from leptonc.passes.quantize.gptq import corrected_bias, error_over, round_best
 from leptonc.passes.quantize.layer_matrix import LayerMatrix, layer_matrix
 from leptonc.passes.quantize.plan import (
     DYNAMIC,
@@ -35,6 +28,7 @@ from leptonc.passes.quantize.plan import (
     LayerChoice,
     QuantizationPlan,
 )
+from leptonc.passes.quantize.scales import Array, RoundedWeight, column_scales, round_nearest
 from leptonc.passes.rescale.smooth import Smooth, find_smoothable
 
 # GPTQ pays where the noise of the weights is at least this part of that of the inputs.
@@ -43,8 +37,6 @@ WORTH_GPTQ = 1.0
 WORTH_A_SHIFT = 0.95
 # Scales other than the plain ones have to leave less than this part of the noise.
 WORTH_OTHER_SCALES = 0.9
-
-Array = np.ndarray[Any, Any]
 
 
 def smooth(
@@ -65,7 +57,7 @@ def smooth(
     wanted = [
         found
         for found in find_smoothable(model)
-        if all(_name(layer) in rounding for layer in found.layers) and (found.folds or insert)
+        if all(layer.name in rounding for layer in found.layers) and (found.folds or insert)
     ]
     by_first = {id(found.layers[0]): found for found in wanted}
     firsts = [found.layers[0] for found in wanted]
@@ -88,7 +80,7 @@ def round_weights(
     Layers that are no product of matrices (grouped convolutions, embeddings) stay as they are.
     """
     layers = {
-        _name(layer): layer for node in model.graph if (layer := layer_matrix(node)) is not None
+        layer.name: layer for node in model.graph if (layer := layer_matrix(node)) is not None
     }
     choices = {
         choice.layer: choice
@@ -102,27 +94,27 @@ def round_weights(
     shifts: dict[str, Array | None] = {}
     careful: list[LayerMatrix] = []
     for layer, seen in statistics_in_groups(model, first, samples.each, samples.count):
-        choice = choices[_name(layer)]
-        simple = _least_error(layer, seen, choice)
-        if _deserves_gptq(choice, simple[1], seen, layer):
+        choice = choices[layer.name]
+        simple, error = _least_error(layer, seen, choice)
+        if _deserves_gptq(choice, error, seen, layer):
             careful.append(layer)
         else:
-            rounded[_name(layer)] = simple
-            shifts[_name(layer)] = _shift(layer, seen, choice, simple[1])
+            rounded[layer.name] = simple
+            shifts[layer.name] = _shift(layer, seen, choice, simple[1])
     for layer, seen in statistics_in_groups(
         model, careful, samples.each, samples.count, hessians=True
     ):
-        choice = choices[_name(layer)]
+        choice = choices[layer.name]
         assert seen.hessian is not None
-        rounded[_name(layer)] = round_best(
+        rounded[layer.name] = round_best(
             layer.weight(),
             seen.hessian,
             bits=choice.bits,
             block=choice.block,
             held_out=seen.kept,
         )
-        made = rounded[_name(layer)][1]
-        shifts[_name(layer)] = _shift(layer, seen, choice, made)
+        made = rounded[layer.name][1]
+        shifts[layer.name] = _shift(layer, seen, choice, made)
     return plan.with_choices(
         [
             replace(
@@ -153,13 +145,10 @@ def _shift(
     return shift if after < WORTH_A_SHIFT * before else None
 
 
-def _name(layer: LayerMatrix) -> str:
-    return str(layer.node.outputs[0].name)
-
-
 def _least_error(
     layer: LayerMatrix, seen: LayerStatistics, choice: LayerChoice
-) -> tuple[str, RoundedWeight]:
+) -> tuple[tuple[str, RoundedWeight], float]:
+    """Return the simple rounding that is best over held-out rows, and its error there."""
     weight = layer.weight()
     bits, block = choice.bits, choice.block
     plain = column_scales(weight, bits=bits, block=block)
@@ -169,22 +158,15 @@ def _least_error(
         ("mse", round_nearest(weight, least, bits=bits, block=block)),
     ]
     rows = seen.kept.astype(np.float64)
-    errors = [_weight_noise(rows, weight, made) for _, made in tried]
+    errors = [error_over(rows, weight, made) for _, made in tried]
     best = int(errors[1] < WORTH_OTHER_SCALES * errors[0])
-    return tried[best][0], replace(tried[best][1], error=errors[best])
-
-
-def _weight_noise(rows: Array, weight: Array, made: RoundedWeight) -> float:
-    exact = rows @ weight
-    signal = float(np.sum(exact * exact))
-    lost = rows @ (weight - made.dequantized())
-    return float(np.sum(lost * lost)) / signal if signal else 0.0
+    return tried[best], errors[best]
 
 
 def _deserves_gptq(
-    choice: LayerChoice, made: RoundedWeight, seen: LayerStatistics, layer: LayerMatrix
+    choice: LayerChoice, error: float, seen: LayerStatistics, layer: LayerMatrix
 ) -> bool:
-    if choice.method == FLOAT or made.error == 0.0:
+    if choice.method == FLOAT or error == 0.0:
         return False
     if choice.method == WEIGHT_ONLY:
         return True
@@ -192,4 +174,4 @@ def _deserves_gptq(
     signal = float(np.sum(np.square(exact, dtype=np.float64)))
     moved = (round_activations(seen.kept) - seen.kept) @ layer.weight()
     noise = float(np.sum(np.square(moved, dtype=np.float64))) / signal if signal else 0.0
-    return made.error >= WORTH_GPTQ * noise
+    return error >= WORTH_GPTQ * noise

@@ -17,6 +17,7 @@ from leptonc.passes.facts.contrib_stand_ins import stand_in
 from leptonc.passes.facts.dims import output_dims
 from leptonc.passes.facts.sizes import Size, number, symbol
 from leptonc.passes.facts.symbolic_view import Sizes, Symbolic, View, own
+from leptonc.passes.graph.constants import constant_ints
 from leptonc.passes.graph.operators import has_plain_attributes
 from leptonc.passes.graph.structure import Root, graphs, opset_of
 
@@ -70,12 +71,14 @@ def _follow(
             known.contents[first] = content
     guise, count = stand_in(node) if node.domain else None, len(node.outputs)
     alike = () if guise is None else tuple(node.outputs[i] for i in guise.outputs if i < count)
-    for output in node.outputs:
+    widths = constant_ints(node.inputs[1]) if is_split and len(node.inputs) > 1 else None
+    for index, output in enumerate(node.outputs):
         numbers = dims(output)
         sizes = found if output is first or is_split or output in alike else None
         if is_split and found is not None:
             axis = node.attributes.get_int("axis", 0) % len(found)
-            sizes = (*found[:axis], own(output, axis), *found[axis + 1 :])
+            width = number(widths[index]) if widths is not None else own(output, axis)
+            sizes = (*found[:axis], width, *found[axis + 1 :])
         if numbers is None and sizes is None:
             continue
         known.sizes[output] = _merged(output, numbers, sizes)

@@ -19,7 +19,7 @@ from leptonc.passes.rewriting.build import Build
 from leptonc.passes.rewriting.rule import Rewritten, Rule
 from leptonc.passes.rewriting.rule_pass import RulePass
 from leptonc.passes.rewriting.scalars import read_outside
-from leptonc.passes.rewriting.site import Site, commuted
+from leptonc.passes.rewriting.site import IN_INTEGERS, Site, commuted
 from leptonc.passes.targets import ORT_CPU, ORT_CUDA
 
 _ON_CPU = ("Relu", "Sigmoid", "Tanh", "LeakyRelu", "Clip", "HardSigmoid")
@@ -75,6 +75,8 @@ def _parameters(site: Site) -> tuple[float, ...] | None:
 
 
 def _check(site: Site, match: Activated) -> str | None:
+    if site.is_quantized(match.conv):
+        return IN_INTEGERS
     if match.parameters is None:
         return "the bounds are not both constants"
     if site.facts.dtype(match.conv.outputs[0]) != ir.DataType.FLOAT:

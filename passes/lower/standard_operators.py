@@ -1,5 +1,9 @@
-"""Writes operators of ONNX Runtime's own in those of the standard, for engines that lack them.
+"""Writes operators of ONNX Runtime's own, which an exporter left, in those of the standard.
 
+For engines that lack them, and for precisions that their kernels lack.
+
+    FusedConv(x, W, b, z, f)   ->  f(Conv(x, W, b) + z)
+    FusedGemm(x, W, b, f)      ->  f(Gemm(x, W, b))
     BiasGelu(x, b)             ->  Gelu(x + b)
     FastGelu(x, b)             ->  Gelu(x + b, approximate="tanh")
     QuickGelu(x, alpha)        ->  x * Sigmoid(alpha * x)
@@ -18,7 +22,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from leptonc.passes.lower.plain_conv import RULES as CONV_RULES
+from leptonc.passes.graph.insertion import AttributeValue
 from leptonc.passes.rewriting.build import Build
 from leptonc.passes.rewriting.rule import Rewritten, Rule
 from leptonc.passes.rewriting.rule_pass import RulePass
@@ -28,10 +32,43 @@ _QUICK_ALPHA = 1.702
 _SKIP_EPSILON = 1e-12
 _TRANSPOSED = ("transA", "transB")
 _OUTER = ("transBatchA", "transBatchB")
+# The attributes of activations that have some.
+_PARAMETERS = {
+    "HardSigmoid": ("alpha", "beta"),
+    **dict.fromkeys(("LeakyRelu", "Elu", "Celu", "ThresholdedRelu"), ("alpha",)),
+}
 
 
 def _anything(site: Site) -> str:
     return site.node.op_type
+
+
+def _activation(site: Site) -> str | None:
+    return site.node.attributes.get_string("activation", "") or None
+
+
+def _apart(site: Site, match: str, build: Build) -> Rewritten:
+    node, out = site.node, site.node.outputs[0]
+    own: dict[str, AttributeValue] = {
+        name: attribute.value
+        for name, attribute in node.attributes.items()
+        if not name.startswith("activation")
+    }
+    value = build.op(node.op_type.removeprefix("Fused"), list(node.inputs[:3]), own, like=out)
+    added = site.input(3)
+    if added is not None:
+        value = build.op("Add", [value, added], like=out)
+    listed = [float(each) for each in node.attributes.get_floats("activation_params") or ()]
+    if match == "Clip":
+        bounds = [build.constant(np.array(each, np.float32)) for each in listed]
+        return {out: build.op(match, [value, *bounds], like=out)}
+    # FusedConv lists the parameters, FusedGemm names them.
+    parameters = dict(zip(("alpha", "beta"), listed, strict=False))
+    for name in ("alpha", "beta"):
+        if f"activation_{name}" in node.attributes:
+            parameters[name] = node.attributes[f"activation_{name}"].as_float()
+    known = {name: parameters[name] for name in _PARAMETERS.get(match, ()) if name in parameters}
+    return {out: build.op(match, [value], known, like=out)}
 
 
 def _bias_gelu(site: Site, match: str, build: Build) -> Rewritten:
@@ -122,7 +159,13 @@ def _skip(site: Site, match: str, build: Build) -> Rewritten:
 
 
 RULES: tuple[Rule[Any], ...] = (
-    *CONV_RULES,
+    Rule(
+        "standard-activation",
+        ("com.microsoft.FusedConv", "com.microsoft.FusedGemm"),
+        _activation,
+        None,
+        _apart,
+    ),
     Rule(
         "standard-gelu",
         ("com.microsoft.BiasGelu", "com.microsoft.FastGelu"),

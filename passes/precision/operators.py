@@ -139,11 +139,6 @@ _CUDA_LACKS: dict[str, frozenset[str]] = {
 }
 
 
-def takes_half(node: ir.Node) -> bool:
-    """Whether `node` may compute on half-width floats."""
-    return operator(node) in HALF
-
-
 def refusal(node: ir.Node, half: HalfType, opset: int, target: str) -> str | None:
     """Return why `node` stays in float32, or None when it may compute in `half`.
 

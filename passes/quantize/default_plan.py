@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import onnx_ir as ir
 
 from leptonc.passes.errors import PassRefusedError
+from leptonc.passes.quantize.layer_matrix import LayerMatrix
 from leptonc.passes.quantize.plan import (
     CONVOLUTIONS,
     DYNAMIC,
@@ -20,7 +21,6 @@ from leptonc.passes.quantize.plan import (
     QuantizationPlan,
     find_layers,
 )
-from leptonc.passes.quantize.weights import WeightLayout
 from leptonc.passes.ranges.methods import DEFAULT_PERCENTILE
 from leptonc.passes.ranges.table import Ranges
 from leptonc.passes.targets import ORT_CPU, ORT_CUDA
@@ -184,8 +184,8 @@ def _weight_only(layer: Layer, node: ir.Node, target: str, bits: int, asked: int
         return LayerChoice(layer.name, WEIGHT_ONLY, bits=bits, block=asked or _ORT_BLOCKS[bits])
     if bits == 8 and not asked:
         return LayerChoice(layer.name, WEIGHT_ONLY)
-    layout = WeightLayout.of(node)
-    rows = layout.shape[1 - layout.axis]
+    layout = LayerMatrix.of(node)
+    rows = layout.rows
     possible = (asked,) if asked else _FULL_BLOCKS
     for block in possible:
         if rows % block == 0:

@@ -12,124 +12,29 @@ of H tells for all of them at once.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-Floats = np.ndarray[Any, np.dtype[np.float64]]
-Integers = np.ndarray[Any, np.dtype[np.int8]]
+from leptonc.passes.quantize.scales import (
+    Array,
+    Floats,
+    RoundedWeight,
+    column_scales,
+    nearest,
+    round_nearest,
+    spread,
+)
 
 # Added to the diagonal of H, as a part of its mean: H of few rows is singular.
 DAMPING = 0.01
 _MOST_DAMPING = 1.0
 # Rows that are rounded before their error is moved to all that follow, which is one product.
 _ROWS = 128
-# The parts of the largest weight that are tried as the end of the integer range.
-_PARTS = np.linspace(1.0, 0.7, 13)
-
-
-@dataclass(frozen=True, eq=False)
-class RoundedWeight:
-    """Weights as integers with their scales: `values * scale` is what the engine computes with.
-
-    Attributes:
-        values: int8 `[K, N]`.
-        scale: float32 `[blocks, N]`: one for each column, or for each column and block of rows.
-        block: Rows of a block; K where a column has one scale.
-        error: E as above, divided by that of leaving the layer out, `tr(W^T H W)`.
-    """
-
-    values: Integers
-    scale: np.ndarray[Any, np.dtype[np.float32]]
-    block: int
-    error: float
-
-    def dequantized(self) -> np.ndarray[Any, np.dtype[np.float32]]:
-        """Return the weights that the integers stand for, float32 `[K, N]`."""
-        spread = _spread(self.scale, len(self.values), self.block)
-        return np.asarray(self.values.astype(np.float32) * spread, dtype=np.float32)
-
-
-def column_scales(
-    weight: np.ndarray[Any, Any],
-    importance: Floats | None = None,
-    *,
-    bits: int = 8,
-    block: int = 0,
-) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """Return symmetric scales for the columns of `weight`, by block of rows if asked.
-
-    Args:
-        weight: `[K, N]`.
-        importance: The diagonal of H, `[K]`: the scales then lose least to rounding and clipping
-            together; without it they reach the largest weight.
-        bits: 8 or 4.
-        block: Rows that share a scale; 0 for all.
-
-    Returns:
-        float32 `[ceil(K / block), N]`, each above 0.
-    """
-    rows = block or len(weight)
-    limit = (1 << (bits - 1)) - 1
-    parts = [
-        _scales(
-            weight[start : start + rows].astype(np.float64),
-            None if importance is None else importance[start : start + rows],
-            limit,
-        )
-        for start in range(0, len(weight), rows)
-    ]
-    return np.stack(parts).astype(np.float32)
-
-
-def _scales(weight: Floats, importance: Floats | None, limit: int) -> Floats:
-    largest = np.abs(weight).max(axis=0)
-    # Columns of zeros, and of what float32 cannot divide by.
-    largest = np.where(largest > np.finfo(np.float32).tiny * 256, largest, limit)
-    if importance is None:
-        return np.asarray(largest / limit)
-    best = np.full(largest.shape, np.inf)
-    found = largest / limit
-    for part in _PARTS:
-        scale = part * largest / limit
-        lost = weight - np.clip(np.rint(weight / scale), -limit, limit) * scale
-        error = importance @ (lost * lost)
-        better = error < best
-        best, found = np.where(better, error, best), np.where(better, scale, found)
-    return np.asarray(found)
-
-
-def round_nearest(
-    weight: np.ndarray[Any, Any],
-    scale: np.ndarray[Any, Any],
-    hessian: Floats | None = None,
-    *,
-    bits: int = 8,
-    block: int = 0,
-) -> RoundedWeight:
-    """Round each weight to the nearest multiple of its scale.
-
-    Args:
-        weight: `[K, N]`.
-        scale: From `column_scales`.
-        hessian: H, to say what it costs; without it the error is that of the weights.
-        bits: 8 or 4.
-        block: Rows that share a scale; 0 for all.
-    """
-    limit = (1 << (bits - 1)) - 1
-    spread = _spread(scale, len(weight), block)
-    values = np.clip(np.rint(weight / spread), -limit, limit)
-    return _rounded(weight, values, scale, hessian, block)
 
 
 def round_gptq(
-    weight: np.ndarray[Any, Any],
-    scale: np.ndarray[Any, Any],
-    hessian: Floats,
-    *,
-    bits: int = 8,
-    block: int = 0,
+    weight: Array, scale: Array, hessian: Floats, *, bits: int = 8, block: int = 0
 ) -> RoundedWeight:
     """Round the weights so that the outputs over the calibration data stay closest.
 
@@ -143,34 +48,34 @@ def round_gptq(
     Raises:
         ValueError: H is not finite.
     """
-    limit = (1 << (bits - 1)) - 1
+    rows = block or len(weight)
     # The rows that matter most go first, while all the others can still make up for them.
     order = np.argsort(-np.diag(hessian), kind="stable")
     factor = _inverse_factor(hessian[np.ix_(order, order)])
     free = weight[order].astype(np.float64)
-    steps = _spread(scale, len(weight), block)[order].astype(np.float64)
+    steps = spread(scale, len(weight), rows)[order].astype(np.float64)
     values = np.empty_like(free)
     for start in range(0, len(free), _ROWS):
         stop = min(start + _ROWS, len(free))
         moved = np.empty((stop - start, free.shape[1]))
         for row in range(start, stop):
-            values[row] = np.clip(np.rint(free[row] / steps[row]), -limit, limit)
+            values[row] = nearest(free[row], steps[row], bits)
             lost = (free[row] - values[row] * steps[row]) / factor[row, row]
             moved[row - start] = lost
             free[row + 1 : stop] -= np.outer(factor[row, row + 1 : stop], lost)
         free[stop:] -= factor[start:stop, stop:].T @ moved
     back = np.empty_like(values)
     back[order] = values
-    return _rounded(weight, back, scale, hessian, block)
+    return RoundedWeight(back.astype(np.int8), scale.astype(np.float32), rows)
 
 
 def round_best(
-    weight: np.ndarray[Any, Any],
+    weight: Array,
     hessian: Floats,
     *,
     bits: int = 8,
     block: int = 0,
-    held_out: np.ndarray[Any, Any] | None = None,
+    held_out: Array | None = None,
 ) -> tuple[str, RoundedWeight]:
     """Try the ways to round a layer, and return the name and the result of the best.
 
@@ -189,26 +94,32 @@ def round_best(
     plain = column_scales(weight, bits=bits, block=block)
     least = column_scales(weight, np.diag(hessian).astype(np.float64), bits=bits, block=block)
     tried = [
-        ("nearest", round_nearest(weight, plain, hessian, bits=bits, block=block)),
-        ("mse", round_nearest(weight, least, hessian, bits=bits, block=block)),
+        ("nearest", round_nearest(weight, plain, bits=bits, block=block)),
+        ("mse", round_nearest(weight, least, bits=bits, block=block)),
         ("gptq", round_gptq(weight, least, hessian, bits=bits, block=block)),
     ]
     if held_out is not None:
-        tried = [(name, _measured(made, weight, held_out)) for name, made in tried]
-    return min(tried, key=lambda each: each[1].error)
+        return min(tried, key=lambda each: error_over(held_out, weight, each[1]))
+    return min(tried, key=lambda each: error_by(hessian, weight, each[1]))
 
 
-def _measured(
-    made: RoundedWeight, weight: np.ndarray[Any, Any], rows: np.ndarray[Any, Any]
-) -> RoundedWeight:
-    """Return `made` with the error that it has over `rows`."""
+def error_over(rows: Array, weight: Array, made: RoundedWeight) -> float:
+    """Return E over some rows of X, divided by that of leaving the layer out: `|X W|^2`."""
     signal = float(np.sum(np.square(rows @ weight, dtype=np.float64)))
     noise = float(np.sum(np.square(rows @ (weight - made.dequantized()), dtype=np.float64)))
-    return replace(made, error=noise / signal if signal else 0.0)
+    return noise / signal if signal else 0.0
+
+
+def error_by(hessian: Floats, weight: Array, made: RoundedWeight) -> float:
+    """Return E as H tells it, divided by that of leaving the layer out: `tr(W^T H W)`."""
+    exact = weight.astype(np.float64)
+    lost = exact - made.dequantized()
+    whole = float(np.sum(exact * (hessian @ exact)))
+    return float(np.sum(lost * (hessian @ lost))) / whole if whole > 0 else 0.0
 
 
 def corrected_bias(
-    weight: np.ndarray[Any, Any], rounded: RoundedWeight, mean: Floats
+    weight: Array, rounded: RoundedWeight, mean: Floats
 ) -> np.ndarray[Any, np.dtype[np.float32]]:
     """Return what to add to the bias so that the mean of each output stays.
 
@@ -224,30 +135,6 @@ def corrected_bias(
     """
     lost = weight.astype(np.float64) - rounded.dequantized()
     return np.asarray(mean @ lost, dtype=np.float32)
-
-
-def _rounded(
-    weight: np.ndarray[Any, Any],
-    values: Floats,
-    scale: np.ndarray[Any, Any],
-    hessian: Floats | None,
-    block: int,
-) -> RoundedWeight:
-    rows = block or len(weight)
-    made = RoundedWeight(values.astype(np.int8), scale.astype(np.float32), rows, 0.0)
-    lost = weight.astype(np.float64) - made.dequantized()
-    whole = _energy(weight.astype(np.float64), hessian)
-    error = _energy(lost, hessian) / whole if whole > 0 else 0.0
-    return replace(made, error=float(error))
-
-
-def _energy(weight: Floats, hessian: Floats | None) -> float:
-    return float(np.sum(weight * (weight if hessian is None else hessian @ weight)))
-
-
-def _spread(scale: np.ndarray[Any, Any], rows: int, block: int) -> np.ndarray[Any, Any]:
-    """Return `[blocks, N]` as `[K, N]`."""
-    return np.repeat(scale, block or rows, axis=0)[:rows]
 
 
 def _inverse_factor(hessian: Floats) -> Floats:

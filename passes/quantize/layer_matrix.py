@@ -7,6 +7,7 @@ elements, and W has a column for each filter.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,17 +22,31 @@ Array = np.ndarray[Any, Any]
 
 @dataclass(frozen=True)
 class LayerMatrix:
-    """How one node is a product of matrices.
+    """How the weight of a node is a matrix W `[K, N]` with one column for each output channel.
 
     Attributes:
-        node: A Conv without groups, a MatMul or a Gemm whose second input is a constant.
-        rows: K, the length of a row of X.
-        columns: N, the number of outputs.
+        node: Conv, ConvTranspose, MatMul or Gemm, with a constant weight.
+        axis: Of the stored weight: the output channels.
+        shape: Of the stored weight.
     """
 
     node: ir.Node
-    rows: int
-    columns: int
+    axis: int
+    shape: tuple[int, ...]
+
+    @classmethod
+    def of(cls, node: ir.Node) -> LayerMatrix:
+        """Return the matrix of the weight of `node`."""
+        tensor = constant(node.inputs[1])
+        assert tensor is not None
+        turned = node.op_type == "Gemm" and bool(node.attributes.get_int("transB", 0))
+        axis = 0 if node.op_type == "Conv" or turned else 1
+        return cls(node, axis, tuple(int(size) for size in tensor.shape.numpy()))
+
+    @property
+    def name(self) -> str:
+        """The layer's name in a plan."""
+        return str(self.node.outputs[0].name)
 
     @property
     def input_name(self) -> str:
@@ -40,16 +55,28 @@ class LayerMatrix:
         assert value is not None
         return value.name or ""
 
+    @property
+    def rows(self) -> int:
+        """K, the length of a row of X."""
+        return math.prod(self.shape) // self.columns
+
+    @property
+    def columns(self) -> int:
+        """N, the number of outputs."""
+        return self.shape[self.axis]
+
     def weight(self) -> Array:
         """Return W, float32 `[K, N]`."""
-        return self._from_stored(_stored(self.node))
+        tensor = constant(self.node.inputs[1])
+        assert tensor is not None
+        first = np.moveaxis(np.asarray(tensor.numpy()), self.axis, 0)
+        return np.ascontiguousarray(first.reshape(self.columns, -1).T)
 
     def stored(self, matrix: Array) -> Array:
         """Return a matrix like W in the layout of the node's own weight."""
-        shape = _stored(self.node).shape
-        if self.node.op_type == "Conv":
-            return np.ascontiguousarray(matrix.T).reshape(shape)
-        return np.ascontiguousarray(matrix.T if self._transposed else matrix)
+        others = [size for axis, size in enumerate(self.shape) if axis != self.axis]
+        first = matrix.T.reshape(self.columns, *others)
+        return np.ascontiguousarray(np.moveaxis(first, 0, self.axis))
 
     def inputs(self, array: Array, most: int = 0) -> Array:
         """Return X, float32 `[rows, K]`, made of the node's input.
@@ -59,52 +86,29 @@ class LayerMatrix:
             most: At most so many rows, evenly spread; 0 for all.
         """
         if self.node.op_type == "Conv":
-            return _patches(self.node, array, _stored(self.node).shape[2:], most)
+            return _patches(self.node, array, self.shape[2:], most)
         found = array.reshape(-1, array.shape[-1])
         return np.asarray(found[_spread(len(found), most)], dtype=np.float32)
 
-    @property
-    def _transposed(self) -> bool:
-        return self.node.op_type == "Gemm" and bool(self.node.attributes.get_int("transB", 0))
-
-    def _from_stored(self, array: Array) -> Array:
-        if self.node.op_type == "Conv":
-            return np.ascontiguousarray(array.reshape(array.shape[0], -1).T)
-        return np.ascontiguousarray(array.T if self._transposed else array)
-
 
 def layer_matrix(node: ir.Node) -> LayerMatrix | None:
-    """Return how `node` is a product of matrices, or None when it is not one of these.
+    """Return how `node` is one product X W, or None when it is not one of these.
 
     Case 1: Conv with one group and explicit pads.
     Case 2: MatMul by a constant `[K, N]`.
     Case 3: Gemm by a constant, its first input as it is.
     """
     tensor = constant(node.inputs[1]) if len(node.inputs) > 1 else None
-    if node.domain or tensor is None or tensor.dtype != ir.DataType.FLOAT:
+    if node.domain or tensor is None or tensor.dtype != ir.DataType.FLOAT or not tensor.size:
         return None
-    shape = [int(size) for size in tensor.shape.numpy()]
-    if 0 in shape:
-        return None
+    attributes = node.attributes
     if node.op_type == "Conv":
-        plain = node.attributes.get_string("auto_pad", "NOTSET") == "NOTSET"
-        if node.attributes.get_int("group", 1) != 1 or not plain:
-            return None
-        return LayerMatrix(node, int(np.prod(shape[1:])), shape[0])
-    if len(shape) != 2:
-        return None
-    if node.op_type == "MatMul":
-        return LayerMatrix(node, shape[0], shape[1])
-    if node.op_type == "Gemm" and not node.attributes.get_int("transA", 0):
-        turned = bool(node.attributes.get_int("transB", 0))
-        return LayerMatrix(node, shape[turned], shape[not turned])
-    return None
-
-
-def _stored(node: ir.Node) -> Array:
-    tensor = constant(node.inputs[1])
-    assert tensor is not None
-    return np.asarray(tensor.numpy())
+        plain = attributes.get_string("auto_pad", "NOTSET") == "NOTSET"
+        fits = plain and attributes.get_int("group", 1) == 1
+    else:
+        product = node.op_type in {"MatMul", "Gemm"} and not attributes.get_int("transA", 0)
+        fits = product and len(tensor.shape) == 2
+    return LayerMatrix.of(node) if fits else None
 
 
 def _spread(count: int, most: int) -> Array | slice:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,8 +18,9 @@ import onnx_ir as ir
 
 from leptonc.passes.errors import PlanError
 from leptonc.passes.graph.constants import constant
-from leptonc.passes.quantize.gptq import RoundedWeight
+from leptonc.passes.quantize.scales import RoundedWeight
 from leptonc.passes.ranges.methods import DEFAULT_PERCENTILE, METHODS
+from leptonc.passes.ranges.table import Ranges
 
 STATIC, DYNAMIC, WEIGHT_ONLY, FLOAT = "static", "dynamic", "weight-only", "float"
 LAYER_METHODS = (STATIC, DYNAMIC, WEIGHT_ONLY, FLOAT)
@@ -98,6 +99,16 @@ class LayerChoice:
         weight.metadata_props[LAYER_NOTE] = self.layer
         weight.metadata_props[METHOD_NOTE] = self.method
         return weight
+
+    def range(self, ranges: Ranges, tensor: str) -> tuple[float, float]:
+        """Return the range of the static input or output `tensor`.
+
+        Raises:
+            RangesError: As `Ranges.range`.
+        """
+        return ranges.range(
+            tensor, self.range_method, percent=self.percent, symmetric=self.symmetric
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Return all but the rounded weight and the shift, which are in the graph."""
@@ -278,12 +289,3 @@ def _products(node: ir.Node, shape: Sequence[int]) -> int | None:
         return elements
     turned = node.op_type == "Gemm" and bool(node.attributes.get_int("transB", 0))
     return elements * shape[1 if turned else 0]
-
-
-def without_weights(plan: QuantizationPlan) -> QuantizationPlan:
-    """Return the plan without rounded weights, which rounds to the nearest."""
-    return QuantizationPlan(
-        tuple(
-            replace(choice, rounded=None, rounding="nearest", shift=None) for choice in plan.choices
-        )
-    )

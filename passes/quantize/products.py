@@ -19,9 +19,10 @@ from leptonc.passes.errors import PlanError
 from leptonc.passes.graph.constants import constant
 from leptonc.passes.graph.editing import take_over
 from leptonc.passes.graph.insertion import Insertion
-from leptonc.passes.quantize.gptq import RoundedWeight
+from leptonc.passes.quantize.layer_matrix import LayerMatrix
 from leptonc.passes.quantize.plan import LayerChoice
-from leptonc.passes.quantize.weights import WeightLayout, rounded_weight
+from leptonc.passes.quantize.scales import RoundedWeight
+from leptonc.passes.quantize.weights import rounded_weight
 
 MICROSOFT = "com.microsoft"
 # The block where the plan names none: of those that lose little accuracy the fastest.
@@ -46,7 +47,7 @@ class DynamicProducts:
         Raises:
             PlanError: The weight cannot be rounded.
         """
-        layout = WeightLayout.of(node)
+        layout = LayerMatrix.of(node)
         rounded = rounded_weight(layout, choice)
         x, stem = node.inputs[0], choice.layer
         assert x is not None
@@ -76,7 +77,7 @@ def rewrite_in_blocks(insert: Insertion, node: ir.Node, choice: LayerChoice) -> 
     Raises:
         PlanError: The weight cannot be rounded.
     """
-    layout = WeightLayout.of(node)
+    layout = LayerMatrix.of(node)
     block = choice.block or DEFAULT_BLOCK
     rounded = rounded_weight(layout, _with_block(choice, block))
     insert.before(node)

@@ -16,6 +16,7 @@ from leptonc.passes.graph.names import Names
 from leptonc.passes.graph.opset import raise_opset
 from leptonc.passes.graph.structure import count_nodes
 from leptonc.passes.pipeline import Context, run_on_valid
+from leptonc.passes.quantize.layer_matrix import LayerMatrix
 from leptonc.passes.quantize.plan import (
     CONVOLUTIONS,
     DYNAMIC,
@@ -27,9 +28,9 @@ from leptonc.passes.quantize.plan import (
     find_layers,
 )
 from leptonc.passes.quantize.products import MICROSOFT, DynamicProducts, rewrite_in_blocks
-from leptonc.passes.quantize.static import StaticForm, dequantized, quantize_static
+from leptonc.passes.quantize.static import dequantized, quantize_static
 from leptonc.passes.quantize.tables import rewrite_table
-from leptonc.passes.quantize.weights import WeightLayout, rounded_weight
+from leptonc.passes.quantize.weights import rounded_weight
 from leptonc.passes.ranges.table import Ranges
 from leptonc.passes.targets import ORT_CPU, ORT_CUDA
 
@@ -37,6 +38,7 @@ from leptonc.passes.targets import ORT_CPU, ORT_CUDA
 _BLOCKED_OPSET = 21
 # The rows that share a scale in INT4 where no block is named and no engine operator is used.
 _GENERIC_BLOCK = 128
+# They take uint8 activations with any zero point; others take int8 with zero point 0.
 _UINT8_TARGETS = frozenset({ORT_CPU})
 _ORT = frozenset({ORT_CPU, ORT_CUDA})
 
@@ -81,10 +83,15 @@ class Quantize:
         for node, choice in chosen:
             choice.require_possible()
             _require_form(node, choice, self.target)
-        static = {node: choice for node, choice in chosen if choice.method == STATIC}
+        symmetric = self.target not in _UINT8_TARGETS
+        static = {
+            node: replace(choice, symmetric=symmetric)
+            for node, choice in chosen
+            if choice.method == STATIC
+        }
         if static:
             assert self.ranges is not None
-            quantize_static(model.graph, static, self.ranges, insert, static_form(self.target))
+            quantize_static(model.graph, static, self.ranges, insert)
         dynamic = DynamicProducts(insert)
         for node, choice in chosen:
             if choice.method == STATIC:
@@ -129,12 +136,6 @@ def apply_plan(
     return run_on_valid(model, (Quantize(plan, ranges, target),))[0]
 
 
-def static_form(target: str) -> StaticForm:
-    """Return what `target` takes: uint8 with any zero point, or int8 with zero point 0."""
-    asymmetric = target in _UINT8_TARGETS
-    return StaticForm(symmetric=not asymmetric, integer_bias=asymmetric)
-
-
 def _require_form(node: ir.Node, choice: LayerChoice, target: str) -> None:
     """Refuse a choice that no node can be made for.
 
@@ -165,7 +166,7 @@ def _rewrite_weight(
     model: ir.Model, insert: Insertion, node: ir.Node, choice: LayerChoice, names: Names
 ) -> None:
     """Store a weight in integers behind a DequantizeLinear; the layer stays in float."""
-    layout = WeightLayout.of(node)
+    layout = LayerMatrix.of(node)
     weight = node.inputs[1]
     assert weight is not None
     if choice.bits == 8 and not choice.block:
@@ -177,7 +178,7 @@ def _rewrite_weight(
         return
     raise_opset(model, _BLOCKED_OPSET, names)
     block = choice.block or _GENERIC_BLOCK
-    rows = layout.shape[1 - layout.axis]
+    rows = layout.rows
     if rows % block:
         raise PlanError(
             f"the layer {choice.layer!r} has {rows} rows, which blocks of {block} do not fill",

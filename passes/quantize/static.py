@@ -9,9 +9,6 @@ in float. So one graph serves every backend, and can be checked on any.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
-
 import numpy as np
 import onnx_ir as ir
 
@@ -19,59 +16,11 @@ from leptonc.passes.errors import PlanError, RangesError
 from leptonc.passes.graph.constants import constant
 from leptonc.passes.graph.insertion import Insertion
 from leptonc.passes.quantize.integer_flow import IntegerFlow, find_flow
+from leptonc.passes.quantize.layer_matrix import LayerMatrix
 from leptonc.passes.quantize.plan import LayerChoice
-from leptonc.passes.quantize.weights import (
-    WeightLayout,
-    integer_bias,
-    rounded_weight,
-    with_room_for_bias,
-)
+from leptonc.passes.quantize.scales import Array, Scale, integer_bias, scale_for
+from leptonc.passes.quantize.weights import rounded_weight, with_room_for_bias
 from leptonc.passes.ranges.table import Ranges
-
-Array = np.ndarray[Any, Any]
-# Below this a scale has no inverse in float32.
-_SMALLEST_SCALE = float(np.finfo(np.float32).tiny) * 256
-
-
-@dataclass(frozen=True)
-class StaticForm:
-    """What a target takes.
-
-    Attributes:
-        symmetric: Activations are int8 with zero point 0; otherwise uint8 with any.
-        integer_bias: Biases are INT32.
-    """
-
-    symmetric: bool
-    integer_bias: bool
-
-
-@dataclass(frozen=True)
-class Scale:
-    """How numbers become integers: `q = rint(x / step) + zero`."""
-
-    step: float
-    zero: int
-    low: float
-    high: float
-
-
-def scale_for(low: float, high: float, *, symmetric: bool) -> Scale:
-    """Return the scale that covers a range which holds 0.
-
-    Args:
-        low: At most 0.
-        high: At least 0.
-        symmetric: Zero point 0 in int8; otherwise uint8.
-    """
-    if symmetric:
-        step = max(-low, high) / 127.0
-        return Scale(step if step > _SMALLEST_SCALE else 1.0, 0, low, high)
-    step = (high - low) / 255.0
-    if not step > _SMALLEST_SCALE:
-        return Scale(1.0, 0, low, high)
-    step = float(np.float32(step))
-    return Scale(step, int(np.clip(np.rint(-low / step), 0, 255)), low, high)
 
 
 def quantize_static(
@@ -79,93 +28,66 @@ def quantize_static(
     chosen: dict[ir.Node, LayerChoice],
     ranges: Ranges,
     insert: Insertion,
-    form: StaticForm,
-) -> dict[str, Scale]:
-    """Quantise layers and what lies between them; return the scales by tensor.
+) -> None:
+    """Quantise layers and what lies between them.
+
+    Where activations are uint8, biases are INT32; where they are symmetric, biases stay in float.
 
     Args:
         graph: The main graph, rewritten in place.
-        chosen: The layers with the plan's choices, in graph order.
+        chosen: The layers with the plan's choices, in graph order, all symmetric or none.
         ranges: What was observed.
         insert: Makes the nodes.
-        form: What the target takes.
 
     Raises:
         RangesError: The range of a layer's input or output is not known.
         PlanError: A weight cannot be rounded.
     """
     flow = find_flow(graph, chosen, lambda value: str(value.name) in ranges)
-    scales = _Scales(flow, chosen, ranges, form)
-    found = {value: scales.of(value) for value in flow.tensors}
+    by_value: dict[ir.Value, LayerChoice] = {}
+    for node, choice in chosen.items():
+        for value in (node.inputs[0], *node.outputs):
+            if value is not None:
+                by_value.setdefault(value, choice)
+    default = next(iter(chosen.values()))
+    found: dict[ir.Value, Scale] = {}
+    for value in flow.tensors:
+        group = {each: by_value.get(each, default) for each in flow.groups[value]}
+        found[value] = _joint_scale(value, group, ranges)
     for node, choice in chosen.items():
         source = node.inputs[0]
         assert source is not None
-        _quantize_weight(insert, node, choice, found[source], form)
+        _quantize_weight(insert, node, choice, found[source])
     for value in flow.tensors:
-        _insert_pair(insert, value, found[value], flow, form)
-    return {str(value.name): scale for value, scale in found.items()}
+        _insert_pair(insert, value, found[value], flow)
 
 
-class _Scales:
-    """Looks up the range of each tensor, and joins those that share a scale."""
-
-    def __init__(
-        self,
-        flow: IntegerFlow,
-        chosen: dict[ir.Node, LayerChoice],
-        ranges: Ranges,
-        form: StaticForm,
-    ) -> None:
-        self._flow = flow
-        self._ranges = ranges
-        self._form = form
-        self._methods: dict[ir.Value, LayerChoice] = {}
-        for node, choice in chosen.items():
-            for value in (node.inputs[0], *node.outputs):
-                if value is not None:
-                    self._methods.setdefault(value, choice)
-        self._default = next(iter(chosen.values()))
-
-    def of(self, value: ir.Value) -> Scale:
-        group = self._flow.groups[value]
-        known = [member for member in group if str(member.name) in self._ranges]
-        if not known:
-            # Says that it is not known, and what to do.
-            self._ranges.observed(str(value.name))
-        bounds = [self._range(member) for member in known]
-        low, high = min(bound[0] for bound in bounds), max(bound[1] for bound in bounds)
-        return scale_for(low, high, symmetric=self._form.symmetric)
-
-    def _range(self, value: ir.Value) -> tuple[float, float]:
-        choice = self._methods.get(value, self._default)
-        low, high = self._ranges.range(
-            str(value.name),
-            choice.range_method,
-            percent=choice.percent,
-            symmetric=self._form.symmetric,
-        )
+def _joint_scale(value: ir.Value, group: dict[ir.Value, LayerChoice], ranges: Ranges) -> Scale:
+    """Return the scale of the tensors that share one, `value` among them."""
+    known = {str(each.name): choice for each, choice in group.items() if str(each.name) in ranges}
+    if not known:
+        # Says that it is not known, and what to do.
+        ranges.observed(str(value.name))
+    bounds = {name: choice.range(ranges, name) for name, choice in known.items()}
+    for name, (low, high) in bounds.items():
         if not np.isfinite([low, high]).all():
             raise RangesError(
-                f"the range of tensor {value.name!r} is not finite: {low} to {high}",
+                f"the range of tensor {name!r} is not finite: {low} to {high}",
                 fix="calibrate with data on which the model computes finite numbers",
             )
-        return low, high
+    low, high = min(low for low, _ in bounds.values()), max(high for _, high in bounds.values())
+    return scale_for(low, high, symmetric=group[value].symmetric)
 
 
-def _insert_pair(
-    insert: Insertion, value: ir.Value, scale: Scale, flow: IntegerFlow, form: StaticForm
-) -> None:
+def _insert_pair(insert: Insertion, value: ir.Value, scale: Scale, flow: IntegerFlow) -> None:
     """Put Q and DQ behind `value`, for its readers in integers or, if it is made in them, all."""
     name = str(value.name)
     uses = [use for use in value.uses() if value in flow.made or use.node in flow.readers]
     is_output = value.is_graph_output() and value in flow.made
     graph = value.graph
-    dtype = np.int8 if form.symmetric else np.uint8
     insert.after(value)
-    parts = [
-        insert.constant(np.array(scale.step, np.float32), f"{name}_scale"),
-        insert.constant(np.array(scale.zero, dtype), f"{name}_zero_point"),
-    ]
+    stems = (f"{name}_scale", f"{name}_zero_point")
+    parts = [insert.constant(*each) for each in zip(scale.parts(), stems, strict=True)]
     quantized = insert.op("QuantizeLinear", [value, *parts], f"{name}_quantized")
     result = insert.op(
         "DequantizeLinear",
@@ -187,13 +109,11 @@ def _insert_pair(
         result.type, result.shape = value.type, value.shape
 
 
-def _quantize_weight(
-    insert: Insertion, node: ir.Node, choice: LayerChoice, source: Scale, form: StaticForm
-) -> None:
-    layout = WeightLayout.of(node)
+def _quantize_weight(insert: Insertion, node: ir.Node, choice: LayerChoice, source: Scale) -> None:
+    layout = LayerMatrix.of(node)
     rounded = rounded_weight(layout, choice)
     _shift_bias(insert.before(node), node, choice)
-    bias = _row_bias(node, rounded.values.shape[1]) if form.integer_bias else None
+    bias = _row_bias(node, rounded.values.shape[1]) if not choice.symmetric else None
     if bias is not None:
         rounded = with_room_for_bias(layout, rounded, bias, source.step)
     weight = node.inputs[1]
@@ -203,7 +123,7 @@ def _quantize_weight(
     node.replace_input_with(1, stored)
     if bias is None:
         return
-    unit = (scale * np.float32(source.step)).astype(np.float32)
+    unit = (scale * source.step).astype(np.float32)
     plain = node.inputs[2]
     assert plain is not None
     inputs = [
@@ -224,7 +144,7 @@ def _quantize_weight(
 def dequantized(
     insert: Insertion,
     weight: ir.Value,
-    layout: WeightLayout,
+    layout: LayerMatrix,
     values: Array,
     scale: Array,
     *,

@@ -16,6 +16,7 @@ from leptonc.passes.graph.constants import constant
 from leptonc.passes.graph.editing import take_over
 from leptonc.passes.graph.insertion import Insertion
 from leptonc.passes.quantize.plan import LayerChoice
+from leptonc.passes.quantize.scales import nearest, symmetric_scale
 
 
 def rewrite_table(insert: Insertion, node: ir.Node, choice: LayerChoice) -> None:
@@ -35,10 +36,8 @@ def rewrite_table(insert: Insertion, node: ir.Node, choice: LayerChoice) -> None
             f"the table {table.name!r} holds NaN or infinity",
             fix="repair the checkpoint: such a row has no right answer in any precision",
         )
-    # Rows of zeros, and of what float32 cannot divide by.
-    tiny = largest < np.finfo(np.float32).tiny * 256
-    scale = np.where(tiny, np.float32(1.0), largest / np.float32(127.0)).astype(np.float32)
-    values = np.clip(np.rint(array / scale), -127, 127).astype(np.int8)
+    scale = symmetric_scale(largest)
+    values = nearest(array, scale).astype(np.int8)
     insert.before(node)
     axis = {"axis": 0}
     stem = str(node.outputs[0].name)

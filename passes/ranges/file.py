@@ -34,7 +34,7 @@ _MOST_ELEMENTS = 1 << 60
 _FIX = "a table cannot be edited or cut: make it again with `leptonc calibrate`"
 
 
-def write_table(path: Path, ranges: Ranges, progress: Mapping[str, Any] | None = None) -> None:
+def write_ranges(path: Path, ranges: Ranges, progress: Mapping[str, Any] | None = None) -> None:
     """Write a table, replacing `path` only when it is complete.
 
     Args:
@@ -63,7 +63,7 @@ def write_table(path: Path, ranges: Ranges, progress: Mapping[str, Any] | None =
     _replace(path, json.dumps(table, indent=1, sort_keys=True, allow_nan=False).encode() + b"\n")
 
 
-def read_table(path: Path) -> Ranges:
+def read_ranges(path: Path) -> Ranges:
     """Read a table.
 
     Raises:

@@ -2,14 +2,13 @@
 
 A table is bound to the graph that it was made with: the one after the `canonical` stage of
 `leptonc.passes.schedule`. Tables made on parts of the data add up to the table of the whole,
-exactly (see `tensor_range`), and one table answers for every method of `range_methods`.
+exactly (see `tensor_range`), and one table answers for every method of `methods`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from leptonc.passes.errors import RangesError
 from leptonc.passes.graph.fingerprint import GraphFingerprint, difference
@@ -144,25 +143,3 @@ class Ranges:
                 where=f"{found} (there: the table's graph; here: this one)",
                 fix="calibrate again with this model and the same options: leptonc calibrate",
             )
-
-
-def read_ranges(path: Path) -> Ranges:
-    """Read a calibration table.
-
-    Raises:
-        RangesError: The file is missing, or is not a whole and unchanged table.
-    """
-    from leptonc.passes.ranges.file import read_table
-
-    return read_table(path)
-
-
-def write_ranges(path: Path, ranges: Ranges) -> None:
-    """Write a calibration table, replacing `path` only when it is complete.
-
-    Raises:
-        EnvironmentProblem: The folder cannot be written, or the disk is full.
-    """
-    from leptonc.passes.ranges.file import write_table
-
-    write_table(path, ranges)

@@ -22,7 +22,7 @@ import numpy as np
 import onnx_ir as ir
 
 from leptonc.passes.base import PassStats
-from leptonc.passes.graph.constants import constant
+from leptonc.passes.graph.insertion import Insertion
 from leptonc.passes.graph.names import Names
 from leptonc.passes.graph.structure import count_nodes
 from leptonc.passes.pipeline import Context
@@ -88,7 +88,7 @@ class Smooth:
         """Rewrite the graph; its outputs keep their bits."""
         before = count_nodes(model)
         counts: Counter[str] = Counter()
-        names = Names(model)
+        insert = Insertion(model.graph, Names(model))
         found = {each.tensor: each for each in find_smoothable(model)}
         scalable = {tensor.name: each for each in find_scalable(model)[0] for tensor in each.inputs}
         for smoothing in self.smoothings:
@@ -98,7 +98,7 @@ class Smooth:
                 scale_channels(scalable[smoothing.tensor], smoothing.powers)
                 counts["folded"] += 1
             else:
-                _insert(found[smoothing.tensor], smoothing.powers, names)
+                _insert(found[smoothing.tensor], smoothing.powers, insert)
                 counts["inserted"] += 1
         return PassStats(
             name=self.name,
@@ -171,31 +171,18 @@ def _owns_weight(node: ir.Node) -> bool:
     return weight is not None and weight.is_initializer() and len(weight.uses()) == 1
 
 
-def _insert(found: Smoothable, powers: Sequence[int], names: Names) -> None:
+def _insert(found: Smoothable, powers: Sequence[int], insert: Insertion) -> None:
     """Put `X * 2^-powers` before the layers, and multiply their weights by `2^powers`."""
     first = found.layers[0].node
-    graph, source = first.graph, first.inputs[0]
-    assert graph is not None
+    source = first.inputs[0]
     assert source is not None
-    stem = names.fresh(f"{found.tensor}_smoothed")
-    factors = np.ldexp(np.float32(1), -np.asarray(powers, dtype=np.int32)).astype(np.float32)
-    stored = names.fresh(f"{stem}_factors")
-    factor = ir.Value(
-        name=stored,
-        type=ir.TensorType(ir.DataType.FLOAT),
-        shape=ir.Shape(factors.shape),
-        const_value=ir.Tensor(factors, name=stored),
-    )
-    graph.register_initializer(factor)
-    output = ir.Value(name=stem, type=source.type, shape=source.shape)
-    node = ir.Node("", "Mul", [source, factor], outputs=[output], name=stem)
-    graph.insert_before(first, node)
+    stem = f"{found.tensor}_smoothed"
+    rows = np.asarray(powers, dtype=np.int32)
+    factor = insert.before(first).constant(np.ldexp(np.float32(1), -rows), f"{stem}_factors")
+    output = insert.op("Mul", [source, factor], stem, dtype=source.dtype, shape=source.shape)
     for layer in found.layers:
         layer.node.replace_input_with(0, output)
         weight = layer.node.inputs[1]
-        tensor = constant(weight)
         assert weight is not None
-        assert tensor is not None
-        rows = np.asarray(powers, dtype=np.int32)[:, None]
-        scaled = layer.stored(np.ldexp(layer.weight(), rows).astype(np.float32))
+        scaled = layer.stored(np.ldexp(layer.weight(), rows[:, None]).astype(np.float32))
         weight.const_value = ir.Tensor(scaled, name=weight.name)

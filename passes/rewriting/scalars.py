@@ -13,6 +13,8 @@ FLOATS = frozenset({ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16
 
 # What the kernels of ONNX Runtime's own operators take.
 KERNEL_FLOATS = frozenset({ir.DataType.FLOAT, ir.DataType.FLOAT16})
+# What those take that join a sum with the node that reads it, on CUDA.
+SUM_FLOATS = KERNEL_FLOATS | {ir.DataType.BFLOAT16}
 
 # How far a product of up to three constants may be from its number, as a part of it: each was
 # rounded once to eleven bits (float16), to eight (bfloat16), or written with seven digits.

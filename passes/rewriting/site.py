@@ -11,6 +11,7 @@ from leptonc.passes.facts.facts import Facts
 from leptonc.passes.graph.constants import constant, constant_ints
 from leptonc.passes.graph.operators import has_plain_attributes
 
+IN_INTEGERS = "it is quantised, and the engine joins its activation itself"
 _COMMUTATIVE = frozenset({"Add", "Mul", "Max", "Min", "And", "Or", "Xor", "Equal"})
 
 
@@ -113,6 +114,10 @@ class Site:
         if tensor is None or tensor.size != 1 or tensor.dtype == ir.DataType.STRING:
             return None
         return float(tensor.numpy().reshape(-1)[0])
+
+    def is_quantized(self, node: ir.Node) -> bool:
+        """Whether `node` is a layer whose weight is stored in integers."""
+        return self.producer(self.at(node).input(1), "DequantizeLinear") is not None
 
     def read_elsewhere(self, value: ir.Value, inside: Collection[ir.Node]) -> str | None:
         """Return who else reads `value` than the nodes `inside`, as a reason, or None."""

@@ -18,10 +18,10 @@ from leptonc.compiler.running.graph_runner import GraphRunner
 from leptonc.compiler.settings.tolerance import Tolerance
 from leptonc.compiler.verification.comparison import compare_outputs
 from leptonc.passes import optimize
-from leptonc.passes.lower.plain_conv import PLAIN_CONVOLUTION
 from leptonc.passes.pipeline import Context, run_passes
 from leptonc.passes.precision.emulation import emulate_half
 from leptonc.passes.precision.precision import Precision
+from leptonc.passes.schedule import MERGE
 from leptonc.passes.targets import ORT_CUDA, PRIMITIVE
 
 NAMES = (
@@ -64,11 +64,9 @@ def of_pytorch(subject: Subject, dtype: torch.dtype) -> float:
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_it_is_as_near_as_the_module_in_that_type(subject, target, precision):
     model = subject.exported.model.clone()
-    optimize(model, target=target)
+    optimize(model, target=target, upto=MERGE)
     narrow = Precision(precision)
-    run_passes(
-        model, (PLAIN_CONVOLUTION, narrow) if target == ORT_CUDA else (narrow,), Context(target)
-    )
+    run_passes(model, (narrow,), Context(target))
     optimize(model, target=target)
     assert run_passes(model.clone(), (narrow,), Context(target))[0].changed == 0
     runner = GraphRunner(emulate_half(model))

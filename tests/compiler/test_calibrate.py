@@ -21,8 +21,7 @@ from hypothesis import strategies as st
 from recipes import MLP, write_recipe
 
 from leptonc.compiler.cli import main
-from leptonc.passes.ranges.file import read_checkpoint
-from leptonc.passes.ranges.table import read_ranges
+from leptonc.passes.ranges.file import read_checkpoint, read_ranges
 
 MODEL = """
 <ir_version: 10, opset_import: ["" : 20]>

@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "writing-a-backend.md").read_text(encoding="utf-8")
 LEPTONC = str(Path(sys.executable).with_name("leptonc"))
 # Not said on the page: what concerns engines of leptonc's own alone.
-OWN = {"plain_convolutions", "timed"}
+OWN = {"timed"}
 
 SIGMOID = """
 import torch

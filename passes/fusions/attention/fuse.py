@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from leptonc.passes.fusions.attention import guard, ort, packed, standard, turn
+from leptonc.passes.fusions.attention import guard, one_product, ort, packed, standard, turn
 from leptonc.passes.rewriting.rule_pass import RulePass
 
 FUSE_ATTENTION = RulePass(
@@ -12,4 +12,8 @@ FUSE_ATTENTION = RulePass(
     (packed.RULE, turn.RULE, guard.RULE),
     # At each product the first rule that may be applied is.
     then=(*ort.RULES, *standard.RULES),
+)
+
+LOWER_ATTENTION = RulePass(
+    "lower-attention", "Joins attention with the layer that it reads.", (one_product.RULE,)
 )

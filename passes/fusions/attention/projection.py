@@ -73,14 +73,14 @@ def _read(site: Site, heads: Heads) -> Projection | None:
     if node is None or node.op_type != "Split" or node.domain or not has_plain_attributes(node):
         return None
     layer = read_linear(site, node.inputs[0])
-    ends = _ends(site, node)
+    ends = ends_of_parts(site, node)
     if layer is None or layer.gemm or ends is None or ends[-1] != layer.sizes[1]:
         return None
     index = list(node.outputs).index(heads.flat)
     return Projection(layer, ends[index], ends[index + 1], node)
 
 
-def _ends(site: Site, node: ir.Node) -> list[int] | None:
+def ends_of_parts(site: Site, node: ir.Node) -> list[int] | None:
     """Return at which columns a Split cuts, when it does so along the last axis."""
     rank = site.facts.rank(node.inputs[0])
     if rank is None or node.attributes.get_int("axis", 0) not in (-1, rank - 1):

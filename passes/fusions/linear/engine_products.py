@@ -21,7 +21,7 @@ import onnx_ir as ir
 from leptonc.passes.fusions.linear.read import OPSET, extreme
 from leptonc.passes.rewriting.build import Build, attributes_of
 from leptonc.passes.rewriting.rule import Rewritten, Rule
-from leptonc.passes.rewriting.site import Site, commuted
+from leptonc.passes.rewriting.site import IN_INTEGERS, Site, commuted
 from leptonc.passes.targets import ORT, ORT_CPU
 
 _MICROSOFT = "com.microsoft"
@@ -47,6 +47,8 @@ _ACTIVATIONS: dict[str, tuple[tuple[str, float], ...]] = {
 
 def _unfit(site: Site, product: ir.Node) -> str | None:
     """Return why `product` cannot be a FusedMatMul, or None."""
+    if site.is_quantized(product):
+        return IN_INTEGERS
     types = _CPU_TYPES if site.target == ORT_CPU else _CUDA_TYPES
     dtype = site.facts.dtype(product.inputs[0])
     if dtype not in types:
@@ -171,6 +173,8 @@ def _activation_pattern(site: Site) -> ir.Node | None:
 
 
 def _activation_check(site: Site, gemm: ir.Node) -> str | None:
+    if site.is_quantized(gemm):
+        return IN_INTEGERS
     dtype = site.facts.dtype(gemm.outputs[0])
     if dtype not in _CPU_TYPES:
         return f"FusedGemm takes no elements of type {dtype.name if dtype else 'unknown'}"

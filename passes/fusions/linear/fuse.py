@@ -1,6 +1,6 @@
 """Linear layers: products of matrices, their biases and their factors.
 
-In two halves, around the recognition of attention, rotary embedding and normalisation: first
+In parts, around the recognition of attention, rotary embedding and normalisation: first
 the layer is brought into one form; what it is best merged with comes when the rest is known.
 """
 
@@ -28,5 +28,11 @@ FUSE_LINEAR = RulePass(
     # Factors and biases find their way into weights.
     (*PLAIN_LINEAR.rules, *chain.RULES, *scale.RULES),
     # Then nodes are merged: a packed layer takes no factor for one of its parts.
-    then=(*gemm.RULES, *pack.RULES, *engine_products.RULES, *scores.RULES),
+    then=(*gemm.RULES, *pack.RULES, *scores.RULES),
+)
+
+LOWER_LINEAR = RulePass(
+    "lower-linear",
+    "Takes what surrounds a product into it, where the engine has that.",
+    engine_products.RULES,
 )

@@ -183,12 +183,18 @@ def _rewrite(site: Site, layers: tuple[Linear, ...], build: Build) -> Rewritten:
         like=None,
     )
     outputs = [layer.output for layer in layers]
-    if site.opset < 13:
-        parts = build.ops("Split", [product], {"axis": -1, "split": widths}, outputs=outputs)
-    else:
-        sizes = build.constant(np.array(widths, dtype=np.int64))
-        parts = build.ops("Split", [product, sizes], {"axis": -1}, outputs=outputs)
+    parts = split_columns(site, build, product, widths, outputs)
     return dict(zip(outputs, parts, strict=True))
+
+
+def split_columns(
+    site: Site, build: Build, product: ir.Value, widths: list[int], outputs: list[ir.Value]
+) -> tuple[ir.Value, ...]:
+    """Cut the last axis of `product` into parts like `outputs`, of so many columns each."""
+    if site.opset < 13:
+        return build.ops("Split", [product], {"axis": -1, "split": widths}, outputs=outputs)
+    sizes = build.constant(np.array(widths, dtype=np.int64))
+    return build.ops("Split", [product, sizes], {"axis": -1}, outputs=outputs)
 
 
 def _packed_weight(build: Build, layers: tuple[Linear, ...]) -> ir.Value:

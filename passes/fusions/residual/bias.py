@@ -19,7 +19,7 @@ import onnx_ir as ir
 
 from leptonc.passes.rewriting.build import Build
 from leptonc.passes.rewriting.rule import Rewritten, Rule
-from leptonc.passes.rewriting.scalars import KERNEL_FLOATS, kept_dtype, read_outside
+from leptonc.passes.rewriting.scalars import KERNEL_FLOATS, SUM_FLOATS, kept_dtype, read_outside
 from leptonc.passes.rewriting.site import Site, commuted
 from leptonc.passes.targets import ORT, ORT_CUDA
 
@@ -64,7 +64,8 @@ def _check(site: Site, match: Biased) -> str | None:
         return f"{match.bias.name!r} is not known to be one number for each column"
     if len(dims) < 2:
         return f"{match.x.name!r} is a vector itself"
-    return kept_dtype(site, match.x, KERNEL_FLOATS) or read_outside(site, (match.add,))
+    floats = SUM_FLOATS if site.target == ORT_CUDA else KERNEL_FLOATS
+    return kept_dtype(site, match.x, floats) or read_outside(site, (match.add,))
 
 
 def _emit(operator: str) -> Callable[[Site, Biased, Build], Rewritten]:

@@ -20,7 +20,7 @@ import onnx_ir as ir
 from leptonc.passes.fusions.norm.affine import bias_of, used_statistics
 from leptonc.passes.rewriting.build import Build
 from leptonc.passes.rewriting.rule import Rewritten, Rule
-from leptonc.passes.rewriting.scalars import KERNEL_FLOATS
+from leptonc.passes.rewriting.scalars import SUM_FLOATS
 from leptonc.passes.rewriting.site import Site, commuted
 from leptonc.passes.targets import ORT_CUDA
 
@@ -91,7 +91,7 @@ def _check(site: Site, match: Skip) -> str | None:
         return "the normalisation does not compute in float32"
     inputs = (match.left, match.right, match.bias, *node.inputs[1:3])
     types = {facts.dtype(value) for value in inputs if value is not None}
-    if len(types) != 1 or not types <= KERNEL_FLOATS:
+    if len(types) != 1 or not types <= SUM_FLOATS:
         return "the element types differ, or are not known"
     return used_statistics(node)
 

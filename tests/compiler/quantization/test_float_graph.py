@@ -23,8 +23,8 @@ from leptonc.compiler.running.graph_runner import GraphRunner
 from leptonc.compiler.settings.compile_settings import CompileSettings
 from leptonc.compiler.subject import Subject, open_and_export
 from leptonc.passes.ranges import methods as range_methods
-from leptonc.passes.ranges.table import write_ranges
-from leptonc.passes.schedule import canonicalize
+from leptonc.passes.ranges.file import write_ranges
+from leptonc.passes.schedule import CANONICAL, optimize
 from leptonc.runtime import load
 
 MODELS = Path(__file__).resolve().parents[3] / "models"
@@ -37,7 +37,7 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> tuple[Subject, Path]:
     """The exported digits network and its calibration table."""
     subject = open_and_export(CompileSettings(DIGITS, Path("unused.lepton")), Stages())
     canonical = subject.model.clone()
-    canonicalize(canonical, target="ort-cpu")
+    optimize(canonical, target="ort-cpu", upto=CANONICAL)
     table = tmp_path_factory.mktemp("table") / "ranges.json"
     write_ranges(table, observe_ranges(canonical, subject.source, limit=100))
     return subject, table

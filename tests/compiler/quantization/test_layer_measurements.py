@@ -11,6 +11,7 @@ from leptonc.compiler.quantization.layer_statistics import statistics_in_groups
 from leptonc.compiler.quantization.smoothing import choose_smoothing
 from leptonc.passes.quantize.layer_matrix import layer_matrix
 from leptonc.passes.quantize.plan import DYNAMIC
+from leptonc.passes.quantize.scales import Scale
 from leptonc.passes.rescale.smooth import find_smoothable
 from leptonc.runtime.errors import InputError
 
@@ -101,7 +102,7 @@ def test_no_samples_are_an_error_that_names_the_layer():
         list(statistics_in_groups(found, layers_of(found), lambda: iter(()), 0))
 
 
-@pytest.mark.parametrize("activation", [EXACT, DYNAMIC, (0.01, 128)])
+@pytest.mark.parametrize("activation", [EXACT, DYNAMIC, Scale(np.float32(0.01), 128, signed=False)])
 def test_the_error_of_a_layer_is_that_of_its_rounded_form(activation):
     found = linear()
     rounded = np.round(WEIGHT, 1)

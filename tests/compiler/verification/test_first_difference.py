@@ -11,12 +11,12 @@ from leptonc.compiler.sources.source import Source
 from leptonc.compiler.sources.torch_reference import TorchReference
 from leptonc.compiler.verification.first_difference import (
     EXPORTER,
-    PASS_KEY,
     blame,
     first_difference,
     graph_values,
     module_values,
 )
+from leptonc.passes.pipeline import PASS_KEY
 
 LENGTH = 12
 

@@ -52,6 +52,44 @@ ROWS = [
         one("float[2,4] x, float[4,5] s", "y = com.microsoft.FusedMatMul(x, s)", "float[2,5] y"),
         ["MatMul"],
     ),
+    *(
+        (
+            one(
+                "float[1,2,4,4] x, float[3,2,3,3] w, float[3] b, float[1,3,4,4] z",
+                f"y = com.microsoft.FusedConv <pads = [1,1,1,1], {activation}> ({inputs})",
+                "float[1,3,4,4] y",
+            ),
+            operators,
+        )
+        for inputs, activation, operators in (
+            ("x, w", 'activation = "Relu"', ["Conv", "Relu"]),
+            ("x, w, b, z", 'activation = "Relu"', ["Conv", "Add", "Relu"]),
+            (
+                "x, w, b",
+                'activation = "LeakyRelu", activation_params = [0.3]',
+                ["Conv", "LeakyRelu"],
+            ),
+            (
+                "x, w, b",
+                'activation = "Clip", activation_params = [-0.2, 0.3]',
+                ["Conv", "Clip"],
+            ),
+            (
+                "x, w",
+                'activation = "HardSigmoid", activation_params = [0.3, 0.4]',
+                ["Conv", "HardSigmoid"],
+            ),
+        )
+    ),
+    (
+        one(
+            "float[2,4] x, float[5,4] w, float[5] b",
+            'y = com.microsoft.FusedGemm <transB = 1, activation = "LeakyRelu", '
+            "activation_alpha = 0.3> (x, w, b)",
+            "float[2,5] y",
+        ),
+        ["Gemm", "LeakyRelu"],
+    ),
 ]
 
 

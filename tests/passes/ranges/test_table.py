@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from leptonc.passes.errors import RangesError
 from leptonc.passes.graph.fingerprint import GraphFingerprint
-from leptonc.passes.ranges.file import _digest, read_checkpoint, write_table
+from leptonc.passes.ranges.file import _digest, read_checkpoint, read_ranges, write_ranges
 from leptonc.passes.ranges.histogram import BINS, count, distribution
 from leptonc.passes.ranges.methods import METHODS, Request, mse, squared_error
 from leptonc.passes.ranges.observed import Observed
-from leptonc.passes.ranges.table import Ranges, read_ranges, write_ranges
+from leptonc.passes.ranges.table import Ranges
 from leptonc.passes.ranges.tensor_range import observe
 from leptonc.passes.ranges.totals import NotObservableError, RangeTotals
 
@@ -270,7 +270,7 @@ def test_a_file_that_is_missing_and_one_of_another_kind(tmp_path):
 
 
 def test_a_checkpoint_is_no_table(tmp_path):
-    write_table(tmp_path / "r.json", table(samples_of(5, 4)), {"chain": "00"})
+    write_ranges(tmp_path / "r.json", table(samples_of(5, 4)), {"chain": "00"})
     assert read_checkpoint(tmp_path / "r.json")[1] == {"chain": "00"}
     with pytest.raises(RangesError, match="unfinished calibration, after 4 samples"):
         read_ranges(tmp_path / "r.json")

@@ -9,7 +9,7 @@ import pytest
 
 from leptonc.passes.base import Firing, Refusal
 from leptonc.passes.errors import PassError
-from leptonc.passes.pipeline import STAMP, run_passes
+from leptonc.passes.pipeline import PASS_KEY, run_passes
 from leptonc.passes.rewriting.build import Build
 from leptonc.passes.rewriting.rewriter import apply_rules, restore_order
 from leptonc.passes.rewriting.rule import Rule
@@ -268,7 +268,7 @@ def test_what_a_rule_made_is_stamped_with_its_pass(parse):
     model = parse("g (float[2] x) => (float[2] y) { a = Relu(x)  b = Relu(a)  y = Neg(b) }")
     (stats,) = run_passes(model, (RulePass("twice", None, (TWICE,)),))
     assert stats.fired == (Firing("relu-relu", ""),)
-    stamps = {node.op_type: node.metadata_props.get(STAMP) for node in model.graph}
+    stamps = {node.op_type: node.metadata_props.get(PASS_KEY) for node in model.graph}
     assert stamps["Relu"] == "twice"
 
 

@@ -15,7 +15,8 @@ from small_artifacts import TINY, RawArtifact, section, write
 
 from leptonc.runtime.artifact.canonical_json import NotCanonicalError
 from leptonc.runtime.artifact.layout import CHUNK, place
-from leptonc.runtime.artifact.reader import SectionData, open_artifact, stage_artifact
+from leptonc.runtime.artifact.reader import open_artifact
+from leptonc.runtime.artifact.writer import SectionData, stage_artifact
 
 
 def test_the_bytes_of_a_tiny_artifact(tmp_path: Path) -> None:

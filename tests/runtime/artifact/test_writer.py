@@ -14,7 +14,8 @@ import pytest
 from small_artifacts import TINY, section, write
 
 from leptonc.runtime.artifact import writer as artifact_writer
-from leptonc.runtime.artifact.reader import open_artifact, stage_artifact
+from leptonc.runtime.artifact.reader import open_artifact
+from leptonc.runtime.artifact.writer import stage_artifact
 from leptonc.runtime.errors import EnvironmentProblem
 
 

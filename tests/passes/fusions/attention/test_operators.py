@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import onnx_ir as ir
 import pytest
 from attention_graphs import LOWEST, Form, Sizes, attention, fuse, still
 from surroundings import check_kept
 
+from leptonc.passes.fusions.attention.fuse import FUSE_ATTENTION, LOWER_ATTENTION
+from leptonc.passes.pipeline import Context
+
 OPERATORS = ("Attention", "MultiHeadAttention")
+
+
+def fuse_and_lower(target: str) -> Callable[[ir.Model], None]:
+    def rewrite(model: ir.Model) -> None:
+        for step in (FUSE_ATTENTION, LOWER_ATTENTION):
+            step.run(model, Context(target))
+
+    return rewrite
 
 
 def fused(form: Form, target: str) -> tuple[ir.Model, ir.Node]:
     """Return the rewritten model and the node that the attention became."""
-    model = check_kept(still(attention(form)), fuse(target))
+    model = check_kept(still(attention(form)), fuse_and_lower(target))
     found = [node for node in model.graph if node.op_type in OPERATORS]
     assert len(found) == 1
     return model, found[0]
@@ -215,3 +228,43 @@ def test_the_past_goes_into_a_multi_head_attention():
 def test_what_onnx_runtime_has_no_operator_for_becomes_the_standard_one(form):
     _, node = fused(form, "ort-cpu")
     assert (node.domain, node.op_type) == ("", "Attention")
+
+
+@pytest.mark.parametrize("target", ["ort-cpu", "ort-cuda"])
+def test_before_it_is_lowered_what_is_projected_is_one_product(target):
+    """So that it can be quantised, which the packed operator cannot."""
+    form = Form(source="projected", sizes=Sizes(columns=3), mask="added")
+    model = check_kept(still(attention(form)), fuse(target))
+    assert operators(model) == ["MatMul", "Add", "Split", "MultiHeadAttention"]
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ("y = com.microsoft.MultiHeadAttention<num_heads = 2>(q, k, v, n)", "a bias of its own"),
+        (
+            "y = com.microsoft.MultiHeadAttention<num_heads = 2>(q, k, v) z = Neg(v)",
+            "'v' is also read by",
+        ),
+        (
+            "y = com.microsoft.MultiHeadAttention<num_heads = 2>(q, k, v) z = Neg(m)",
+            "'m' is also read by",
+        ),
+        ("y, z = com.microsoft.MultiHeadAttention<num_heads = 2>(q, k, v)", "hands on its keys"),
+    ],
+)
+def test_a_product_that_is_not_only_for_the_attention_stays(change, reason):
+    six, twelve = ", ".join("123456"), ", ".join("123456654321")
+    model = ir.from_onnx_text(f"""
+    <ir_version: 10, opset_import: ["" : 20, "com.microsoft" : 1]>
+    g (float[1,3,2] x) => (float[1,3,2] y{", float[p,q,r] z" if "z" in change else ""})
+    <float[2,6] w = {{{twelve}}}, float[6] b = {{{six}}}, float[6] n = {{{six}}}> {{
+        m = MatMul (x, w)
+        s = Add (m, b)
+        q, k, v = Split <axis = -1, num_outputs = 3> (s)
+        {change}
+    }}
+    """)
+    stats = LOWER_ATTENTION.run(model, Context("ort-cpu"))
+    assert not stats.changed
+    assert reason in stats.refused[0].reason
