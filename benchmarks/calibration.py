@@ -43,7 +43,7 @@ def main() -> None:
     settings = resolve_settings(str(ROOT / "models" / f"{CASE.recipe}.py"), {})
     subject = open_and_export(settings, Stages())
     optimize(subject.model, target="ort-cpu", upto=CANONICAL)
-    plain = GraphRunner(subject.model)
+    plain = GraphRunner(subject.model, optimised=True)
     seconds: dict[str, list[float]] = {"plain": [], "calibrate": []}
     memory = 0
     ranges: Ranges | None = None

@@ -57,7 +57,7 @@ class CalibrationResult:
         }
 
 
-def calibrate(
+def calibrate_model(
     settings: CalibrationSettings, stages: Stages | None = None, report: Report | None = None
 ) -> CalibrationResult:
     """Observe the model of `settings` over its data and write the table.

@@ -10,6 +10,9 @@ GENERIC, PRIMITIVE, ORT_CPU, ORT_CUDA = "generic", "primitive", "ort-cpu", "ort-
 # ort-cuda: ONNX Runtime's own operators wherever there is one.
 TARGETS = (GENERIC, PRIMITIVE, ORT_CPU, ORT_CUDA)
 
-# Those with operators of ONNX Runtime, and those that do not fuse by themselves.
-ORT = frozenset({ORT_CPU, ORT_CUDA})
-NOT_PRIMITIVE = frozenset({GENERIC, *ORT})
+# Those that have the operators of com.microsoft ("contrib" operators), and those that do not fuse
+# by themselves.
+CONTRIB = frozenset({ORT_CPU, ORT_CUDA})
+NOT_PRIMITIVE = frozenset({GENERIC, *CONTRIB})
+# Those that take uint8 activations with any zero point; others take int8 with zero point 0.
+UINT8_ACTIVATIONS = frozenset({ORT_CPU})

@@ -1,53 +1,26 @@
-"""Load a compiled model and run it: arrays in, arrays out.
+"""Load a compiled model and run it: arrays in, arrays out; needs NumPy and one engine.
 
     from leptonc.runtime import load
 
     session = load("model.lepton")
     outputs = session(x=array)
 
-Needs NumPy and, from `load` on, one engine. Nothing here imports torch or onnx, and the code
-that loads is itself imported when it is first asked for: a service that imports this module
-to catch its errors pays for the errors alone.
+What loads is itself imported when it is first asked for: a service that imports this module to
+catch its errors pays for the errors alone.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from leptonc.runtime.errors import (
-    ArtifactError,
-    DeviceMemoryError,
-    EngineError,
-    EngineMissingError,
-    EnvironmentProblem,
-    InputError,
-    IntegrityError,
-    LeptonError,
-    MachineError,
-    UnsupportedError,
-)
+from leptonc.runtime import errors
+from leptonc.runtime.errors import *  # noqa: F403 - their tree is drawn there, and all of it is public
 
 if TYPE_CHECKING:
     from leptonc.runtime.artifact.signature import Dim, Signature, TensorSpec
     from leptonc.runtime.session import Session, load
 
-__all__ = [
-    "ArtifactError",
-    "DeviceMemoryError",
-    "Dim",
-    "EngineError",
-    "EngineMissingError",
-    "EnvironmentProblem",
-    "InputError",
-    "IntegrityError",
-    "LeptonError",
-    "MachineError",
-    "Session",
-    "Signature",
-    "TensorSpec",
-    "UnsupportedError",
-    "load",
-]
+__all__ = [*errors.__all__, "Dim", "Session", "Signature", "TensorSpec", "load"]  # noqa: PLE0604
 
 
 def __getattr__(name: str) -> Any:

@@ -18,6 +18,19 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+__all__ = [
+    "ArtifactError",
+    "DeviceMemoryError",
+    "EngineError",
+    "EngineMissingError",
+    "EnvironmentProblem",
+    "InputError",
+    "IntegrityError",
+    "LeptonError",
+    "MachineError",
+    "UnsupportedError",
+]
+
 
 class LeptonError(Exception):
     """What happened, where, and what to do about it.

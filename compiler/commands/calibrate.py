@@ -70,8 +70,7 @@ def calibrate(
     to the graph. Interrupted, it keeps what it has seen and goes on with --resume.
     """
     require_compile_extra()
-    from leptonc.compiler.calibrate import calibrate as run_calibration
-    from leptonc.compiler.calibrate import merged_tables
+    from leptonc.compiler.calibrate import calibrate_model, merged_tables
     from leptonc.compiler.console.progress import Stages, progress_stream
 
     console = None if quiet or as_json else Console(file=progress_stream(), soft_wrap=True)
@@ -88,7 +87,7 @@ def calibrate(
         stages = Stages(console, debug=debug)
         try:
             with _shown_progress(None if debug else console) as report:
-                result = run_calibration(settings, stages, report)
+                result = calibrate_model(settings, stages, report)
         except Exception:
             if debug and stages.chatter.text:
                 click.echo(stages.chatter.text, err=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from leptonc.backends.ort.plain_file import open_plain_file
+from leptonc.compiler.running.plain_file import open_plain_file
 from leptonc.runtime import load
 from leptonc.runtime.arrays import Arrays
 from leptonc.runtime.artifact.signature import Dim, Signature

@@ -76,7 +76,7 @@ class CompileSettings:
 
     source: str = field(kw_only=False)
     target: tuple[str, ...] = option(
-        ("ort-cpu",), "backend-device, e.g. ort-cpu; repeatable.", short="-t"
+        (BACKENDS[0].targets[0].name,), "backend-device, e.g. ort-cpu; repeatable.", short="-t"
     )
     precision: str = option("fp32", "[default: fp32]", short="-p", choices=PRECISIONS)
     output: Path = field(

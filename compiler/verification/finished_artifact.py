@@ -205,12 +205,13 @@ def _explain(
     import onnx_ir as ir
 
     from leptonc.compiler.export.onnx_export import export
+    from leptonc.compiler.running.engine import PLATFORM
     from leptonc.compiler.verification.blame import Suspects, verification_failed
     from leptonc.passes import optimize
 
     exported = export(source, list(trial.expected))
     model = exported.model if source.graph is None else exported.model.clone()
-    optimize(model, target="ort-cpu")
+    optimize(model, target=PLATFORM)
     lowered = tuple((name, partial(ir.Model.clone, graph)) for name, graph in graphs.items())
     suspects = Suspects(source, exported, model, lowered, tolerance)
     return verification_failed(trial, result, suspects)

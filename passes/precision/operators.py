@@ -11,6 +11,7 @@ import onnx_ir as ir
 
 from leptonc.passes.precision.half_types import BF16, HalfType
 from leptonc.passes.rewriting.site import operator
+from leptonc.passes.targets import ORT_CUDA
 
 # Products of matrices: where the time goes, and why one asks for half the width.
 PRODUCTS = frozenset(
@@ -153,7 +154,7 @@ def refusal(node: ir.Node, half: HalfType, opset: int, target: str) -> str | Non
         return WIDE_REASONS.get(name, "no rule says that it computes well in 16 bits")
     if half is BF16 and not node.domain and opset < BF16_SINCE.get(name, 13):
         return f"ONNX has no bfloat16 {name} at opset {opset}"
-    if target == "ort-cuda" and name in _CUDA_LACKS[half.name]:
+    if target == ORT_CUDA and name in _CUDA_LACKS[half.name]:
         return f"ONNX Runtime has no {half.dtype.name.lower()} kernel for it on CUDA"
     return None
 

@@ -27,6 +27,7 @@ from leptonc.passes.precision.half_types import BF16, HALF_TYPES, HalfType, narr
 from leptonc.passes.precision.operators import BF16_SINCE, half_input, half_output
 from leptonc.passes.precision.placement import Plan, make_plan
 from leptonc.passes.rewriting.site import operator
+from leptonc.passes.targets import ORT_CUDA
 
 _FLOAT = ir.DataType.FLOAT
 
@@ -77,7 +78,7 @@ def _opset_for(model: ir.Model, half: HalfType, target: str) -> int:
     ONNX Runtime registers many CUDA kernels for the version before 22 alone.
     """
     current = model.opset_imports.get("", 1)
-    if half is not BF16 or target == "ort-cuda":
+    if half is not BF16 or target == ORT_CUDA:
         return current
     wanted = [
         BF16_SINCE.get(operator(node), 13)

@@ -23,14 +23,13 @@ from leptonc.passes.quantize.plan import (
 )
 from leptonc.passes.ranges.methods import DEFAULT_PERCENTILE
 from leptonc.passes.ranges.table import Ranges
-from leptonc.passes.targets import ORT_CPU, ORT_CUDA
+from leptonc.passes.targets import CONTRIB, UINT8_ACTIVATIONS
 
 AUTO = "auto"
 METHODS = (AUTO, STATIC, DYNAMIC, WEIGHT_ONLY)
 INT8, INT4 = "int8", "int4"
-_ORT = frozenset({ORT_CPU, ORT_CUDA})
 # The block by bits: 4 bits need smaller ones to stay accurate.
-_ORT_BLOCKS = {8: 128, 4: 32}
+_CONTRIB_BLOCKS = {8: 128, 4: 32}
 # DequantizeLinear takes full blocks only. 64 comes first: of the sizes that TensorRT 10 documents
 # it is the more accurate one.
 _FULL_BLOCKS = (64, 32, 16)
@@ -119,14 +118,14 @@ def resolved_method(layers: Sequence[Layer], target: str, precision: str, method
                 fix="use -p int8, or --quantization weight-only",
             )
         return WEIGHT_ONLY
-    if method == DYNAMIC and target not in _ORT:
+    if method == DYNAMIC and target not in CONTRIB:
         raise PassRefusedError(
             "only ONNX Runtime has integer products with ranges found in each call",
             fix="use --quantization static or weight-only",
         )
     if method != AUTO:
         return method
-    if target not in _ORT or is_convolutional(layers):
+    if target not in CONTRIB or is_convolutional(layers):
         return STATIC
     return DYNAMIC
 
@@ -144,7 +143,7 @@ def _choice(
     layer: Layer, node: ir.Node, target: str, quantization: Quantization, bits: int
 ) -> LayerChoice:
     if layer.operator == TABLE:
-        if target in _ORT:
+        if target in CONTRIB:
             return LayerChoice(layer.name, WEIGHT_ONLY)
         return LayerChoice(layer.name, FLOAT, reason="only ONNX Runtime has tables of integers")
     method = quantization.method
@@ -157,7 +156,7 @@ def _choice(
             STATIC,
             range_method=quantization.range_method,
             percent=quantization.percent,
-            symmetric=target not in (ORT_CPU,),
+            symmetric=target not in UINT8_ACTIVATIONS,
         )
     if method == DYNAMIC:
         return LayerChoice(layer.name, DYNAMIC, block=quantization.block)
@@ -175,13 +174,13 @@ def _weight_only(layer: Layer, node: ir.Node, target: str, bits: int, asked: int
         asked: The block that the user named, or 0.
     """
     if layer.operator in CONVOLUTIONS:
-        if bits == 4 and target not in _ORT:
+        if bits == 4 and target not in CONTRIB:
             reason = "only products of matrices have weights in 4 bits"
             return LayerChoice(layer.name, FLOAT, reason=reason)
         # In blocks or in 4 bits no engine takes the weights of a convolution.
         return LayerChoice(layer.name, WEIGHT_ONLY)
-    if target in _ORT:
-        return LayerChoice(layer.name, WEIGHT_ONLY, bits=bits, block=asked or _ORT_BLOCKS[bits])
+    if target in CONTRIB:
+        return LayerChoice(layer.name, WEIGHT_ONLY, bits=bits, block=asked or _CONTRIB_BLOCKS[bits])
     if bits == 8 and not asked:
         return LayerChoice(layer.name, WEIGHT_ONLY)
     layout = LayerMatrix.of(node)
@@ -198,7 +197,7 @@ def _obstacle(layer: Layer, node: ir.Node, method: str, target: str) -> str | No
     """Return why the layer stays in float, or None."""
     if layer.operator == "ConvTranspose" and node.attributes.get_int("group", 1) != 1:
         return "a transposed convolution in groups shares scales among the groups"
-    if layer.operator == "ConvTranspose" and method == STATIC and target in _ORT:
+    if layer.operator == "ConvTranspose" and method == STATIC and target in CONTRIB:
         return "ONNX Runtime has no transposed convolution in integers"
     if layer.operator in CONVOLUTIONS and method == DYNAMIC:
         return "ONNX Runtime has no convolution in integers with a scale for each channel"

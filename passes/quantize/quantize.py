@@ -32,15 +32,12 @@ from leptonc.passes.quantize.static import dequantized, quantize_static
 from leptonc.passes.quantize.tables import rewrite_table
 from leptonc.passes.quantize.weights import rounded_weight
 from leptonc.passes.ranges.table import Ranges
-from leptonc.passes.targets import ORT_CPU, ORT_CUDA
+from leptonc.passes.targets import CONTRIB, UINT8_ACTIVATIONS
 
 # The version of the standard domain whose DequantizeLinear takes blocks and INT4.
 _BLOCKED_OPSET = 21
 # The rows that share a scale in INT4 where no block is named and no engine operator is used.
 _GENERIC_BLOCK = 128
-# They take uint8 activations with any zero point; others take int8 with zero point 0.
-_UINT8_TARGETS = frozenset({ORT_CPU})
-_ORT = frozenset({ORT_CPU, ORT_CUDA})
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,8 +52,8 @@ class Quantize:
 
     name: ClassVar[str] = "quantize"
     plan: QuantizationPlan
-    ranges: Ranges | None = None
-    target: str = ORT_CPU
+    ranges: Ranges | None
+    target: str
 
     def requires(self, model: ir.Model) -> str | None:
         """Return why the plan cannot be carried out on `model`, or None when it can."""
@@ -83,7 +80,7 @@ class Quantize:
         for node, choice in chosen:
             choice.require_possible()
             _require_form(node, choice, self.target)
-        symmetric = self.target not in _UINT8_TARGETS
+        symmetric = self.target not in UINT8_ACTIVATIONS
         static = {
             node: replace(choice, symmetric=symmetric)
             for node, choice in chosen
@@ -100,7 +97,7 @@ class Quantize:
                 rewrite_table(insert, node, choice)
             elif choice.method == DYNAMIC and not choice.block:
                 dynamic.rewrite(node, choice)
-            elif node.op_type in PRODUCTS and self.target in _ORT:
+            elif node.op_type in PRODUCTS and self.target in CONTRIB:
                 rewrite_in_blocks(insert, node, choice)
             else:
                 _rewrite_weight(model, insert, node, choice, names)
@@ -149,7 +146,7 @@ def _require_form(node: ir.Node, choice: LayerChoice, target: str) -> None:
         wrong = "a convolution is static, weight-only or float"
     elif node.op_type in CONVOLUTIONS and (choice.block or choice.bits != 8):
         wrong = "a convolution has one scale of 8 bits for each output channel"
-    elif choice.method == DYNAMIC and target not in _ORT:
+    elif choice.method == DYNAMIC and target not in CONTRIB:
         wrong = f"{target} has no integer product with ranges found in each call"
     elif choice.method == STATIC and choice.block:
         wrong = "a static layer has one scale for each output channel"

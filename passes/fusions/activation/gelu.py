@@ -26,7 +26,7 @@ from leptonc.passes.rewriting.build import Build
 from leptonc.passes.rewriting.rule import Rewritten, Rule
 from leptonc.passes.rewriting.scalars import KERNEL_FLOATS, kept_dtype, read_outside
 from leptonc.passes.rewriting.site import Site
-from leptonc.passes.targets import ORT
+from leptonc.passes.targets import CONTRIB
 
 _OPSET = 20
 _ANCHORS = ("Mul", "Div", "Add", "Sum")
@@ -76,7 +76,7 @@ def _rewrite_old(site: Site, match: Activation, build: Build) -> Rewritten:
     return {output: build.op(operator, [match.x], domain="com.microsoft", like=output)}
 
 
-GELU_OLD_OPSET = Rule("gelu-ort", _ANCHORS, _pattern, _check_old, _rewrite_old, ORT)
+GELU_OLD_OPSET = Rule("gelu-ort", _ANCHORS, _pattern, _check_old, _rewrite_old, CONTRIB)
 RULES = (
     Rule("gelu", _ANCHORS, _pattern, _check, _rewrite, opset=_OPSET),
     GELU_OLD_OPSET,

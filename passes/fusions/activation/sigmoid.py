@@ -19,7 +19,7 @@ from leptonc.passes.rewriting.build import Build
 from leptonc.passes.rewriting.rule import Rewritten, Rule
 from leptonc.passes.rewriting.scalars import KERNEL_FLOATS, kept_dtype, read_outside
 from leptonc.passes.rewriting.site import Site
-from leptonc.passes.targets import GENERIC, ORT
+from leptonc.passes.targets import CONTRIB, GENERIC
 
 _OUTER: Polynomial = {(1, 1): 1.0}
 
@@ -53,5 +53,5 @@ def _quick_gelu(site: Site, match: Activation, build: Build) -> Rewritten:
 
 RULES = (
     Rule("swish", ("Mul",), _pattern, _check, _swish, frozenset({GENERIC}), opset=24),
-    Rule("quick-gelu", ("Mul",), _pattern, _kernel_check, _quick_gelu, ORT),
+    Rule("quick-gelu", ("Mul",), _pattern, _kernel_check, _quick_gelu, CONTRIB),
 )

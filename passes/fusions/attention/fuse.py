@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from leptonc.passes.fusions.attention import guard, one_product, ort, packed, standard, turn
+from leptonc.passes.fusions.attention import guard, multi_head, one_product, packed, standard, turn
 from leptonc.passes.rewriting.rule_pass import RulePass
 
 FUSE_ATTENTION = RulePass(
@@ -11,7 +11,7 @@ FUSE_ATTENTION = RulePass(
     # Each brings a spelling of an exporter into the common one.
     (packed.RULE, turn.RULE, guard.RULE),
     # At each product the first rule that may be applied is.
-    then=(*ort.RULES, *standard.RULES),
+    then=(*multi_head.RULES, *standard.RULES),
 )
 
 LOWER_ATTENTION = RulePass(

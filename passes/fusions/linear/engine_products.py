@@ -22,7 +22,7 @@ from leptonc.passes.fusions.linear.read import OPSET, extreme
 from leptonc.passes.rewriting.build import Build, attributes_of
 from leptonc.passes.rewriting.rule import Rewritten, Rule
 from leptonc.passes.rewriting.site import IN_INTEGERS, Site, commuted
-from leptonc.passes.targets import ORT, ORT_CPU
+from leptonc.passes.targets import CONTRIB, ORT_CPU
 
 _MICROSOFT = "com.microsoft"
 _PRODUCTS = ("MatMul", "com.microsoft.FusedMatMul")
@@ -198,7 +198,7 @@ RULES = (
         _turned_pattern,
         _turned_check,
         _turned_rewrite,
-        ORT,
+        CONTRIB,
         opset=OPSET,
     ),
     Rule(
@@ -207,7 +207,7 @@ RULES = (
         _after_pattern,
         _scaled_check,
         _scaled_rewrite,
-        ORT,
+        CONTRIB,
         opset=OPSET,
     ),
     Rule(
@@ -216,7 +216,7 @@ RULES = (
         _before_pattern,
         _scaled_check,
         _scaled_rewrite,
-        ORT,
+        CONTRIB,
         opset=OPSET,
     ),
     Rule(

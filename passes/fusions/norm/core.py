@@ -33,7 +33,7 @@ from leptonc.passes.rewriting.build import Build
 from leptonc.passes.rewriting.rule import Rewritten, Rule
 from leptonc.passes.rewriting.scalars import read_outside
 from leptonc.passes.rewriting.site import Site, commuted
-from leptonc.passes.targets import NOT_PRIMITIVE, ORT
+from leptonc.passes.targets import CONTRIB, NOT_PRIMITIVE
 
 FLOATS = {
     ir.DataType.FLOAT: np.float32,
@@ -233,6 +233,6 @@ RULES = (
         _normalised(centre=False),
         last_axes_check,
         _emit("SimplifiedLayerNormalization"),
-        ORT,
+        CONTRIB,
     ),
 )

@@ -21,7 +21,7 @@ from leptonc.passes.rewriting.build import Build
 from leptonc.passes.rewriting.rule import Rewritten, Rule
 from leptonc.passes.rewriting.scalars import KERNEL_FLOATS, SUM_FLOATS, kept_dtype, read_outside
 from leptonc.passes.rewriting.site import Site, commuted
-from leptonc.passes.targets import ORT, ORT_CUDA
+from leptonc.passes.targets import CONTRIB, ORT_CUDA
 
 _TANH = ("Gelu", "com.microsoft.FastGelu")
 _ERF = ("Gelu", "com.microsoft.Gelu")
@@ -79,5 +79,5 @@ def _emit(operator: str) -> Callable[[Site, Biased, Build], Rewritten]:
 
 RULES = (
     Rule("bias-gelu", _ERF, _pattern("none"), _check, _emit("BiasGelu"), frozenset({ORT_CUDA})),
-    Rule("bias-fast-gelu", _TANH, _pattern("tanh"), _check, _emit("FastGelu"), ORT),
+    Rule("bias-fast-gelu", _TANH, _pattern("tanh"), _check, _emit("FastGelu"), CONTRIB),
 )

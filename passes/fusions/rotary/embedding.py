@@ -31,7 +31,7 @@ from leptonc.passes.rewriting.build import Build
 from leptonc.passes.rewriting.rule import Rewritten, Rule
 from leptonc.passes.rewriting.scalars import read_outside
 from leptonc.passes.rewriting.site import Site, commuted
-from leptonc.passes.targets import GENERIC, ORT
+from leptonc.passes.targets import CONTRIB, GENERIC
 
 
 def _by_turn(site: Site) -> Rotation | None:
@@ -105,6 +105,6 @@ _ANCHORS = ("Add", "Concat", "Reshape")
 
 RULES = (
     Rule("rotary", _ANCHORS, _rotation, _check, _rewrite, frozenset({GENERIC}), opset=23),
-    Rule("rotary-shared", _ANCHORS, _shared, _check, _rewrite, ORT),
-    Rule("rotary", _ANCHORS, _per_batch, _check, _rewrite, ORT, opset=23),
+    Rule("rotary-shared", _ANCHORS, _shared, _check, _rewrite, CONTRIB),
+    Rule("rotary", _ANCHORS, _per_batch, _check, _rewrite, CONTRIB, opset=23),
 )

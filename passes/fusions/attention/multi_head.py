@@ -34,7 +34,7 @@ from leptonc.passes.graph.insertion import AttributeValue
 from leptonc.passes.rewriting.build import Build
 from leptonc.passes.rewriting.rule import Rewritten, Rule
 from leptonc.passes.rewriting.site import Site
-from leptonc.passes.targets import ORT, ORT_CPU, ORT_CUDA
+from leptonc.passes.targets import CONTRIB, ORT_CPU, ORT_CUDA
 
 _DOMAIN = "com.microsoft"
 
@@ -138,7 +138,11 @@ def _whole(site: Site, found: Attention, build: Build) -> Rewritten:
 
 
 RULES: tuple[Rule[Attention], ...] = (
-    Rule("projected-attention", ("MatMul",), _projected, _check_projected, _whole, ORT),
-    Rule("multi-head-attention-past", ("MatMul",), with_past, _check_multi_head, _multi_head, ORT),
-    Rule("multi-head-attention", ("MatMul",), without_join, _check_multi_head, _multi_head, ORT),
+    Rule("projected-attention", ("MatMul",), _projected, _check_projected, _whole, CONTRIB),
+    Rule(
+        "multi-head-attention-past", ("MatMul",), with_past, _check_multi_head, _multi_head, CONTRIB
+    ),
+    Rule(
+        "multi-head-attention", ("MatMul",), without_join, _check_multi_head, _multi_head, CONTRIB
+    ),
 )
