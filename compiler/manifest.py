@@ -26,7 +26,8 @@ from leptonc.compiler.subject import Subject
 from leptonc.compiler.verification.proof import Proof
 from leptonc.passes.base import PassStats
 from leptonc.passes.plugins import Plugin
-from leptonc.passes.quantize.plan import FLOAT, STATIC, Layer, LayerChoice, find_layers
+from leptonc.passes.quantize.methods import FLOAT, STATIC
+from leptonc.passes.quantize.plan import Layer, LayerChoice, find_layers
 from leptonc.passes.ranges.table import Ranges
 
 # Nodes of one kind that an entry names, at most: the manifest stays small beside the weights.

@@ -11,13 +11,8 @@ from collections.abc import Mapping
 import onnx_ir as ir
 
 from leptonc.backends.errors import PlacementError
-from leptonc.passes.quantize.plan import (
-    DYNAMIC,
-    LAYER_NOTE,
-    METHOD_NOTE,
-    STATIC,
-    WEIGHT_ONLY,
-)
+from leptonc.passes.quantize.methods import DYNAMIC, STATIC, WEIGHT_ONLY
+from leptonc.passes.quantize.plan import LAYER_NOTE, METHOD_NOTE
 
 # Operators that compute with integer weights, by what was asked for.
 INTEGER_OPERATORS: Mapping[str, frozenset[str]] = {

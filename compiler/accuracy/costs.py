@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from leptonc.compiler.accuracy.search import LayerCost
 from leptonc.compiler.quantization.layer_noise import LayerError
-from leptonc.passes.quantize.plan import WEIGHT_ONLY, QuantizationPlan
+from leptonc.passes.quantize.methods import WEIGHT_ONLY
+from leptonc.passes.quantize.plan import QuantizationPlan
 
 # The part of the time of all layers below which a difference is chance.
 CHANCE = 0.005

@@ -10,15 +10,8 @@ from collections.abc import Mapping, Sequence
 import onnx_ir as ir
 
 from leptonc.passes.graph.constants import constant
-from leptonc.passes.quantize.plan import (
-    CONVOLUTIONS,
-    DYNAMIC,
-    STATIC,
-    TABLE,
-    Layer,
-    QuantizationPlan,
-    layer_of,
-)
+from leptonc.passes.quantize.methods import DYNAMIC, STATIC
+from leptonc.passes.quantize.plan import CONVOLUTIONS, TABLE, Layer, QuantizationPlan, layer_of
 
 # They turn the input of a layer into integers and its output back.
 CONVERSIONS = frozenset(

@@ -18,7 +18,8 @@ from leptonc.passes.lower.standard_operators import STANDARD_OPERATORS
 from leptonc.passes.pipeline import Context, run_on_valid
 from leptonc.passes.plugins import Plugin
 from leptonc.passes.quantize.default_plan import default_plan, resolved_method
-from leptonc.passes.quantize.plan import STATIC, QuantizationPlan, find_layers
+from leptonc.passes.quantize.methods import STATIC
+from leptonc.passes.quantize.plan import QuantizationPlan, find_layers
 from leptonc.passes.quantize.quantize import apply_plan
 from leptonc.passes.ranges.file import read_ranges
 from leptonc.passes.ranges.observed import with_rearranged

@@ -23,14 +23,8 @@ from leptonc.compiler.quantization.layer_statistics import Samples
 from leptonc.compiler.running.graph_runner import GraphRunner
 from leptonc.passes.graph.names import Names
 from leptonc.passes.quantize.layer_matrix import LayerMatrix
-from leptonc.passes.quantize.plan import (
-    DYNAMIC,
-    STATIC,
-    TABLE,
-    LayerChoice,
-    QuantizationPlan,
-    find_layers,
-)
+from leptonc.passes.quantize.methods import DYNAMIC, STATIC
+from leptonc.passes.quantize.plan import TABLE, LayerChoice, QuantizationPlan, find_layers
 from leptonc.passes.quantize.scales import Scale, scale_for
 from leptonc.passes.quantize.weights import rounded_weight
 from leptonc.passes.ranges.table import Ranges

@@ -20,7 +20,7 @@ from leptonc.compiler.quantization.weight_rounding import smooth
 from leptonc.compiler.running.graph_runner import GraphRunner
 from leptonc.passes.pipeline import run_passes
 from leptonc.passes.quantize.layer_matrix import layer_matrix
-from leptonc.passes.quantize.plan import STATIC
+from leptonc.passes.quantize.methods import STATIC
 from leptonc.passes.ranges.observed import Observed
 from leptonc.passes.ranges.table import Ranges
 from leptonc.passes.ranges.totals import RangeTotals

@@ -20,14 +20,8 @@ from leptonc.passes.graph.constants import constant
 from leptonc.passes.pipeline import run_passes
 from leptonc.passes.quantize.gptq import corrected_bias, error_over, round_best
 from leptonc.passes.quantize.layer_matrix import LayerMatrix, layer_matrix
-from leptonc.passes.quantize.plan import (
-    DYNAMIC,
-    FLOAT,
-    STATIC,
-    WEIGHT_ONLY,
-    LayerChoice,
-    QuantizationPlan,
-)
+from leptonc.passes.quantize.methods import DYNAMIC, FLOAT, STATIC, WEIGHT_ONLY
+from leptonc.passes.quantize.plan import LayerChoice, QuantizationPlan
 from leptonc.passes.quantize.scales import Array, RoundedWeight, column_scales, round_nearest
 from leptonc.passes.rescale.smooth import Smooth, find_smoothable
 

@@ -17,16 +17,14 @@ from leptonc.compiler.errors import UsageError
 from leptonc.compiler.settings.gates import Gate
 from leptonc.compiler.settings.goals import Goal, parse_goals
 from leptonc.compiler.settings.tolerance import Tolerance
+from leptonc.passes.quantize.methods import BLOCKS, METHODS
+from leptonc.passes.ranges.methods import METHODS as RANGE_METHODS
 
 if TYPE_CHECKING:
     from leptonc.passes.quantize.default_plan import Quantization
 
 QUANTIZED = ("int8", "int4")
 PRECISIONS = ("fp32", "fp16", "bf16", *QUANTIZED, "auto")
-# As in the passes, whose import takes a second.
-METHODS = ("auto", "static", "dynamic", "weight-only")
-RANGE_METHODS = ("minmax", "average", "percentile", "entropy", "mse")
-BLOCKS = (16, 32, 64, 128, 256)
 
 
 def _understood(text: object) -> str:
@@ -88,7 +86,7 @@ class CompileSettings:
         None, "Ranges from `leptonc calibrate`. [default: calibrate now, if ranges are needed]"
     )
     quantization: str | None = option(None, "[default: auto]", choices=METHODS)
-    range_method: str | None = option(None, "[default: mse]", choices=RANGE_METHODS)
+    range_method: str | None = option(None, "[default: mse]", choices=tuple(RANGE_METHODS))
     percentile: float | None = option(None, "For --range-method percentile. [default: 99.99]")
     block_size: int | None = option(
         None, "Rows of a weight that share a scale. [default: by method]", choices=BLOCKS

@@ -9,13 +9,10 @@ import onnx_ir as ir
 
 from leptonc.passes.errors import PassRefusedError
 from leptonc.passes.quantize.layer_matrix import LayerMatrix
+from leptonc.passes.quantize.methods import AUTO, DYNAMIC, FLOAT, STATIC, WEIGHT_ONLY
 from leptonc.passes.quantize.plan import (
     CONVOLUTIONS,
-    DYNAMIC,
-    FLOAT,
-    STATIC,
     TABLE,
-    WEIGHT_ONLY,
     Layer,
     LayerChoice,
     QuantizationPlan,
@@ -25,8 +22,6 @@ from leptonc.passes.ranges.methods import DEFAULT_PERCENTILE
 from leptonc.passes.ranges.table import Ranges
 from leptonc.passes.targets import CONTRIB, UINT8_ACTIVATIONS
 
-AUTO = "auto"
-METHODS = (AUTO, STATIC, DYNAMIC, WEIGHT_ONLY)
 INT8, INT4 = "int8", "int4"
 # The block by bits: 4 bits need smaller ones to stay accurate.
 _CONTRIB_BLOCKS = {8: 128, 4: 32}

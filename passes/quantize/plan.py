@@ -18,13 +18,16 @@ import onnx_ir as ir
 
 from leptonc.passes.errors import PlanError
 from leptonc.passes.graph.constants import constant
+from leptonc.passes.quantize.methods import (
+    BLOCKS,
+    FLOAT,
+    LAYER_METHODS,
+    STATIC,
+    WEIGHT_ONLY,
+)
 from leptonc.passes.quantize.scales import RoundedWeight
 from leptonc.passes.ranges.methods import DEFAULT_PERCENTILE, METHODS
 from leptonc.passes.ranges.table import Ranges
-
-STATIC, DYNAMIC, WEIGHT_ONLY, FLOAT = "static", "dynamic", "weight-only", "float"
-LAYER_METHODS = (STATIC, DYNAMIC, WEIGHT_ONLY, FLOAT)
-BLOCKS = (16, 32, 64, 128, 256)
 
 CONVOLUTIONS = frozenset({"Conv", "ConvTranspose"})
 PRODUCTS = frozenset({"MatMul", "Gemm"})

@@ -17,11 +17,10 @@ from leptonc.passes.graph.opset import raise_opset
 from leptonc.passes.graph.structure import count_nodes
 from leptonc.passes.pipeline import Context, run_on_valid
 from leptonc.passes.quantize.layer_matrix import LayerMatrix
+from leptonc.passes.quantize.methods import DYNAMIC, STATIC
 from leptonc.passes.quantize.plan import (
     CONVOLUTIONS,
-    DYNAMIC,
     PRODUCTS,
-    STATIC,
     TABLE,
     LayerChoice,
     QuantizationPlan,

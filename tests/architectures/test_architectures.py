@@ -93,7 +93,7 @@ def test_it_compiles_and_loads(subject, tmp_path, monkeypatch):
     def exported_already(*_: object, **__: object) -> ExportedGraph:
         return ExportedGraph(subject.exported.model.clone())
 
-    monkeypatch.setattr(driver, "export", exported_already)
+    monkeypatch.setattr("leptonc.compiler.subject.export", exported_already)
     artifact = tmp_path / "tiny.lepton"
     driver.compile_model(CompileSettings(f"{RECIPES}:{subject.tiny.name}", artifact))
     with load(artifact) as session:

@@ -136,7 +136,7 @@ def test_exit_1_is_a_bug_and_says_so(tmp_path, monkeypatch, capfd):
 
 
 def test_exit_1_when_a_pass_breaks_the_graph(tmp_path, monkeypatch, capfd):
-    def broken(model, *, target="generic", plugins=()):
+    def broken(model, **_):
         raise PassError("the pass 'fold' left a dangling input", where="node 'x'")
 
     monkeypatch.setattr(rewriting, "optimize", broken)
@@ -236,8 +236,8 @@ def test_exit_5_for_a_folder_that_does_not_exist(tmp_path, capfd):
 def test_exit_6_when_a_rewrite_changes_the_answer(tmp_path, monkeypatch, capfd):
     optimize = rewriting.optimize
 
-    def wrong(model, *, target="generic", plugins=()):
-        stats = optimize(model, target=target, plugins=plugins)
+    def wrong(model, **options):
+        stats = optimize(model, **options)
         relu = next(node for node in model.graph if node.op_type == "FusedGemm")
         relu.attributes["activation"] = ir.AttrString("activation", "Tanh")
         relu.metadata_props["leptonc.pass"] = "clean"

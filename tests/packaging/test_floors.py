@@ -16,6 +16,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("compiler", "backends", "passes", "runtime")
 FACE = "__init__"
+PAGE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
 
 # The floors of each package, top first. A name with a slash is a folder with all that is in it.
 # The package's own face is above them all.
@@ -242,3 +243,16 @@ def test_a_face_is_short_and_begins_with_its_sentence(face: str):
 def test_every_folder_has_a_face():
     folders = {name.rpartition("/")[0] for name in modules()}
     assert sorted(folder for folder in folders if f"{folder}/{FACE}" not in modules()) == []
+
+
+@pytest.mark.parametrize("face", [face for face in FACES if face.count("/") > 1])
+def test_the_page_has_each_folder_with_its_question(face: str):
+    question = (ast.get_docstring(ast.parse(modules()[face].read_text())) or "").splitlines()[0]
+    assert f"| `{face.removesuffix(FACE)}` | {question} |" in PAGE
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_the_page_has_the_floors(package: str):
+    levels = FLOORS[package].strip().splitlines()
+    rooms = [[f"`{room}`" for room in level.split() if not room.endswith(FACE)] for level in levels]
+    assert f"Floors, top first: {' › '.join(' '.join(each) for each in rooms)}\n" in PAGE

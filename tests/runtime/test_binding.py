@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from small_artifacts import build, expected, parse, sample, spec
 
-from leptonc.runtime import InputError, load
+from leptonc.runtime import load
+from leptonc.runtime.errors import InputError
 
 
 def test_a_binding_reads_and_writes_the_same_arrays(linear: Path) -> None:

@@ -15,7 +15,9 @@ import pytest
 from small_artifacts import build, expected, linear_weights, linear_with, parse, sample, spec
 
 import leptonc.runtime
-from leptonc.runtime import (
+from leptonc.runtime import load
+from leptonc.runtime.engines.ort import library as ort
+from leptonc.runtime.errors import (
     ArtifactError,
     EngineError,
     EngineMissingError,
@@ -24,9 +26,7 @@ from leptonc.runtime import (
     LeptonError,
     MachineError,
     UnsupportedError,
-    load,
 )
-from leptonc.runtime.engines.ort import library as ort
 
 
 def test_a_loaded_model_answers(linear: Path) -> None:

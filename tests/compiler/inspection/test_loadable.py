@@ -19,10 +19,10 @@ from leptonc.compiler.cli import main
 from leptonc.compiler.machines import target_machine
 from leptonc.compiler.machines.target_machine import describe_machine, this_machine
 from leptonc.compiler.verification.record import read_record, write_record
-from leptonc.runtime import EnvironmentProblem, InputError
 from leptonc.runtime.artifact.reader import open_artifact
 from leptonc.runtime.cuda.driver import Cuda
 from leptonc.runtime.engines.loaders import GROUP
+from leptonc.runtime.errors import EnvironmentProblem, InputError
 from leptonc.runtime.machine import this_system
 
 

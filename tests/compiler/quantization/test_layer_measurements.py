@@ -10,7 +10,7 @@ from leptonc.compiler.quantization.layer_noise import EXACT, RoundedLayer, layer
 from leptonc.compiler.quantization.layer_statistics import statistics_in_groups
 from leptonc.compiler.quantization.smoothing import choose_smoothing
 from leptonc.passes.quantize.layer_matrix import layer_matrix
-from leptonc.passes.quantize.plan import DYNAMIC
+from leptonc.passes.quantize.methods import DYNAMIC
 from leptonc.passes.quantize.scales import Scale
 from leptonc.passes.rescale.smooth import find_smoothable
 from leptonc.runtime.errors import InputError

@@ -20,8 +20,6 @@ from leptonc.compiler.settings.compile_settings import CompileSettings, backend_
 from leptonc.compiler.settings.gates import Gate
 from leptonc.compiler.settings.resolve import resolve_settings
 from leptonc.compiler.settings.tolerance import Tolerance
-from leptonc.passes.quantize import default_plan, plan
-from leptonc.passes.ranges import methods as range_methods
 
 # What is written after the source, the same in TOML, and what the field then holds.
 OWN: dict[str, tuple[str, str, Any]] = {
@@ -135,13 +133,6 @@ def test_each_has_its_flag_and_its_help(name):
     assert f"{flag.opts[-1]} " in shown and option.help in shown
 
 
-def test_the_choices_are_those_of_the_passes():
-    choices = {name: option.choices for name, option in options_of(CompileSettings).items()}
-    assert set(choices["quantization"]) == set(default_plan.METHODS)
-    assert set(choices["range_method"]) == set(range_methods.METHODS)
-    assert choices["block_size"] == plan.BLOCKS
-
-
 def test_settings_of_a_backend_are_echoed_among_the_others():
     settings = from_flags("-t tensorrt --sm 86 --workspace 1MB --strip-weights --flavour classic")
     assert [*settings.described()][:8] == [
@@ -155,7 +146,7 @@ def test_help_needs_neither_torch_nor_onnx():
         "import sys\n"
         "from leptonc.compiler.cli import main\n"
         "main(['compile', '--help'])\n"
-        "heavy = {'torch', 'onnx', 'onnx_ir', 'onnxscript', 'onnxruntime', 'leptonc.passes'}\n"
+        "heavy = {'torch', 'onnx', 'onnx_ir', 'onnxscript', 'onnxruntime', 'leptonc.passes.schedule'}\n"
         "sys.exit(str(heavy & sys.modules.keys() or ''))\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

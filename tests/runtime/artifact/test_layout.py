@@ -13,11 +13,12 @@ from small_artifacts import build, manifest, parse, spec
 
 from leptonc.backends import find_backend, parse_target
 from leptonc.backends.pack import pack
-from leptonc.runtime import EngineError, IntegrityError, Session, load
+from leptonc.runtime import Session, load
 from leptonc.runtime.artifact.reader import open_artifact
 from leptonc.runtime.artifact.writer import stage_artifact
 from leptonc.runtime.engines.ort import library as ort
 from leptonc.runtime.engines.ort.cpu import OrtEngine
+from leptonc.runtime.errors import EngineError, IntegrityError
 
 CONV = """
 <ir_version: 10, opset_import: ["" : 20]>

@@ -15,15 +15,15 @@ from acme_engine import ENGINE, acme_artifact
 from small_artifacts import expected, linear_weights, sample
 
 from leptonc.backends import parse_target
-from leptonc.runtime import (
+from leptonc.runtime import load
+from leptonc.runtime.engines.base import EngineRow
+from leptonc.runtime.engines.loaders import DEMANDS, GROUP, ROWS
+from leptonc.runtime.errors import (
     ArtifactError,
     EnvironmentProblem,
     IntegrityError,
     UnsupportedError,
-    load,
 )
-from leptonc.runtime.engines.base import EngineRow
-from leptonc.runtime.engines.loaders import DEMANDS, GROUP, ROWS
 
 Install = Callable[..., Path]
 

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from small_artifacts import expected, sample
 
-from leptonc.runtime import EngineError, InputError, load
+from leptonc.runtime import load
 from leptonc.runtime.engines.ort import cpu as ort_engine
+from leptonc.runtime.errors import EngineError, InputError
 
 
 @pytest.fixture(autouse=True)

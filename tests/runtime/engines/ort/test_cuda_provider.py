@@ -18,7 +18,7 @@ from small_artifacts import parse
 
 from leptonc.backends import find_backend, parse_target
 from leptonc.backends.pack import pack
-from leptonc.runtime import EngineMissingError, MachineError, UnsupportedError, load
+from leptonc.runtime import load
 from leptonc.runtime.artifact.writer import stage_artifact
 from leptonc.runtime.engines.ort import cuda as ort_cuda_engine
 from leptonc.runtime.engines.ort.cuda_provider import (
@@ -30,6 +30,7 @@ from leptonc.runtime.engines.ort.cuda_provider import (
     session_on_cuda,
 )
 from leptonc.runtime.engines.ort.library import session_options
+from leptonc.runtime.errors import EngineMissingError, MachineError, UnsupportedError
 
 GRAPH = """<ir_version: 10, opset_import: ["" : 20]>
 g (float[batch,4] x, int64[batch] n) => (float[batch,300] y, int64[batch] m) {

@@ -20,7 +20,13 @@ from doubles import FakeCudart, FakeEngine, FakeTensorRT, without_driver
 from plan_artifacts import demands, plan_artifact, plan_variant, real_plan, sizes, two_variants
 from small_artifacts import BATCH, expected, manifest, sample, section, spec, write
 
-from leptonc.runtime import (
+from leptonc.runtime import load
+from leptonc.runtime.artifact.manifest import Variant
+from leptonc.runtime.artifact.reader import open_artifact
+from leptonc.runtime.engines.loaders import DEMANDS
+from leptonc.runtime.engines.tensorrt import library as tensorrt
+from leptonc.runtime.engines.tensorrt import opening as tensorrt_open
+from leptonc.runtime.errors import (
     ArtifactError,
     EngineError,
     EngineMissingError,
@@ -28,13 +34,7 @@ from leptonc.runtime import (
     IntegrityError,
     MachineError,
     UnsupportedError,
-    load,
 )
-from leptonc.runtime.artifact.manifest import Variant
-from leptonc.runtime.artifact.reader import open_artifact
-from leptonc.runtime.engines.loaders import DEMANDS
-from leptonc.runtime.engines.tensorrt import library as tensorrt
-from leptonc.runtime.engines.tensorrt import opening as tensorrt_open
 from leptonc.runtime.machine import version_numbers
 from leptonc.runtime.variant_choice import candidates
 
