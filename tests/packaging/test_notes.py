@@ -26,9 +26,10 @@ def notes() -> dict[str, list[str]]:
             tree = ast.parse(path.read_text(encoding="utf-8"))
             texts = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
             for node in ast.walk(tree):
-                if isinstance(node, ast.Constant) and isinstance(node.value, str):
-                    if node.value.startswith("leptonc.") and id(node) not in texts:
-                        found[node.value].append(f"{path.relative_to(ROOT)}:{node.lineno}")
+                if not isinstance(node, ast.Constant) or not isinstance(node.value, str):
+                    continue
+                if node.value.startswith("leptonc.") and id(node) not in texts:
+                    found[node.value].append(f"{path.relative_to(ROOT)}:{node.lineno}")
     return found
 
 
