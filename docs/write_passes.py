@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from leptonc.passes.fusions.attention.fuse import SPLIT_ATTENTION
 from leptonc.passes.lower.standard_operators import STANDARD_OPERATORS
 from leptonc.passes.pipeline import Pass
 from leptonc.passes.precision.precision import Precision
@@ -46,7 +47,7 @@ def generated() -> str:
     lines.append("## In half the width: `-p fp16` and `-p bf16`\n")
     lines.extend(_pass(Precision()))
     lines.append("## For TensorRT, half the width and integers, before the stage `fuse`\n")
-    lines.extend(_pass(STANDARD_OPERATORS))
+    lines.extend(line for one in (STANDARD_OPERATORS, SPLIT_ATTENTION) for line in _pass(one))
     lines.append("## On demand\n")
     lines.extend(_pass(Simplify()))
     return "\n".join(lines).rstrip() + "\n"

@@ -24,7 +24,7 @@ from leptonc.passes.errors import PassError
 from leptonc.passes.facts.facts import Facts, infer_facts
 from leptonc.passes.fold.fold import Fold
 from leptonc.passes.fusions.activation.fuse import FUSE_ACTIVATION
-from leptonc.passes.fusions.attention.fuse import FUSE_ATTENTION, LOWER_ATTENTION
+from leptonc.passes.fusions.attention.fuse import FUSE_ATTENTION, LOWER_ATTENTION, SPLIT_ATTENTION
 from leptonc.passes.fusions.conv.fuse import FUSE_CONVOLUTION
 from leptonc.passes.fusions.linear.fuse import FUSE_LINEAR, LOWER_LINEAR, PLAIN_LINEAR
 from leptonc.passes.fusions.norm.fuse import FUSE_NORMALIZATION
@@ -87,7 +87,7 @@ STAGES = (
 )
 
 # Those that only run where the target, the precision or the user asks for them.
-ON_DEMAND: tuple[Pass, ...] = (STANDARD_OPERATORS, Precision(), Simplify())
+ON_DEMAND: tuple[Pass, ...] = (STANDARD_OPERATORS, SPLIT_ATTENTION, Precision(), Simplify())
 
 # Each once, in the order in which they first run.
 PASSES: tuple[Pass, ...] = tuple(

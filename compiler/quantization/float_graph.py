@@ -13,6 +13,7 @@ from leptonc.compiler.job import Job
 from leptonc.compiler.sources.source import Source
 from leptonc.passes.base import PassStats
 from leptonc.passes.clean.clean import Clean
+from leptonc.passes.fusions.attention.fuse import SPLIT_ATTENTION
 from leptonc.passes.graph.fingerprint import fingerprint
 from leptonc.passes.lower.standard_operators import STANDARD_OPERATORS
 from leptonc.passes.pipeline import Context, run_on_valid
@@ -72,7 +73,7 @@ def float_graph(job: Job, model: ir.Model) -> FloatGraph:
         ranges.require_graph(fingerprint(model))
     canonical = model.clone() if ranges is None else None
     with stages.stage("fuse", "fuse what can be fused"):
-        plain = run_on_valid(model, (STANDARD_OPERATORS,), Context(graph))
+        plain = run_on_valid(model, (STANDARD_OPERATORS, SPLIT_ATTENTION), Context(graph))
         fused = optimize(model, target=graph, plugins=job.plugins, upto=MERGE)
     asked = settings.how_to_quantize
     precision = job.target.precision

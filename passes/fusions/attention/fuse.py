@@ -17,3 +17,9 @@ FUSE_ATTENTION = RulePass(
 LOWER_ATTENTION = RulePass(
     "lower-attention", "Joins attention with the layer that it reads.", (one_product.RULE,)
 )
+
+SPLIT_ATTENTION = RulePass(
+    "split-attention",
+    "Takes attention that came packed off the layer that it reads, before there are integers.",
+    (one_product.APART,),
+)

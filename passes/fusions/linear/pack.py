@@ -23,6 +23,8 @@ known. `primitive` stays separate: those engines join the products by themselves
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import onnx_ir as ir
 
@@ -188,7 +190,11 @@ def _rewrite(site: Site, layers: tuple[Linear, ...], build: Build) -> Rewritten:
 
 
 def split_columns(
-    site: Site, build: Build, product: ir.Value, widths: list[int], outputs: list[ir.Value]
+    site: Site,
+    build: Build,
+    product: ir.Value,
+    widths: list[int],
+    outputs: Sequence[ir.Value | None],
 ) -> tuple[ir.Value, ...]:
     """Cut the last axis of `product` into parts like `outputs`, of so many columns each."""
     if site.opset < 13:

@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import onnx
+import onnx.parser
 import pytest
 
 from leptonc.backends import find_backend, parse_target
@@ -109,3 +111,21 @@ def test_a_table_of_another_graph_is_refused(digits, tmp_path, capsys):
     assert main([*arguments, "-o", str(output), "-q"]) == 3
     assert "another graph" in capsys.readouterr().err
     assert not output.exists()
+
+
+def test_attention_that_came_packed_is_computed_in_integers(tmp_path, capfd):
+    generator = np.random.default_rng(0)
+    weight = generator.standard_normal((64, 192)).astype(np.float32) / 8
+    model = onnx.parser.parse_model(
+        '<ir_version: 10, opset_import: ["" : 20, "com.microsoft" : 1]>'
+        " g (float[batch,5,64] x) => (float[batch,5,64] y)"
+        " { y = com.microsoft.Attention <num_heads = 4> (x, w, b) }"
+    )
+    for name, array in (("w", weight), ("b", weight[0])):
+        model.graph.initializer.append(onnx.numpy_helper.from_array(array, name))
+    onnx.save(model, tmp_path / "packed.onnx")
+    words = [str(tmp_path / "packed.onnx"), "-p", "int8", "--quantization", "dynamic", "--json"]
+    assert main(["compile", *words, "-o", str(tmp_path / "packed.lepton")]) == 0
+    said = json.loads(capfd.readouterr().out)
+    (layer,) = said["quantization"]["ort-cpu-int8"]["layers"]
+    assert (layer["operator"], layer["method"]) == ("MatMul", "dynamic")

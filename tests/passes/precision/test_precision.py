@@ -8,7 +8,7 @@ import onnx_ir as ir
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from text_graphs import parse_text
+from text_graphs import parse_text, weight
 
 from leptonc.passes import optimize
 from leptonc.passes.errors import PassRefusedError
@@ -20,23 +20,6 @@ from leptonc.passes.precision.precision import Precision
 HALF = {"fp16": ir.DataType.FLOAT16, "bf16": ir.DataType.BFLOAT16}
 # How far one rounding moves a number, and a sum of some of them.
 STEP = {"fp16": 2.0**-11, "bf16": 2.0**-8}
-
-
-def weight(model, name, array):
-    """Give the free input `name` of the nodes a value."""
-    tensor = ir.Tensor(np.asarray(array), name=name)
-    value = ir.Value(
-        name=name,
-        type=ir.TensorType(tensor.dtype),
-        shape=ir.Shape(tensor.shape),
-        const_value=tensor,
-    )
-    for graph in (model.graph, *model.graph.subgraphs()):
-        for node in graph:
-            for index, old in enumerate(node.inputs):
-                if old is not None and old.name == name:
-                    node.replace_input_with(index, value)
-    model.graph.register_initializer(value)
 
 
 def narrow(model, precision="fp16", **options):
