@@ -12,6 +12,8 @@ from leptonc.backends.row import BackendRow
 from leptonc.backends.tensorrt.row import ROW as TENSORRT
 
 BACKENDS: tuple[BackendRow, ...] = (ORT, TENSORRT)
+# Named in the plans, so that asking for one is not told to be a spelling mistake.
+PLANNED_TARGETS = ("openvino",)
 REQUIREMENTS = ("portable", "native")
 
 
@@ -47,6 +49,10 @@ def parse_target(text: str, *, precision: str = "fp32", require: str | None = No
                 options = row.options() if row.options else None
                 return Target(row.name, target, precision, require or "portable", options)
             names.append(target.name)
+    if text in PLANNED_TARGETS:
+        raise UnsupportedTargetError(
+            f"this version of leptonc does not build for {text!r} yet", fix=f"use {names[0]}"
+        )
     raise UnsupportedTargetError(f"{text!r} is not a target", fix=f"use one of: {', '.join(names)}")
 
 

@@ -24,7 +24,7 @@ from rich.table import Table
 from leptonc.backends.base import TargetRow
 from leptonc.backends.errors import PluginError
 from leptonc.backends.plugins import installed_rows
-from leptonc.backends.rows import BACKENDS
+from leptonc.backends.rows import BACKENDS, PLANNED_TARGETS
 from leptonc.compiler.machines.installed_plugins import (
     InstalledPlugin,
     installed_plugins,
@@ -34,7 +34,7 @@ from leptonc.runtime.artifact.reader import available_threads
 from leptonc.runtime.errors import EnvironmentProblem
 from leptonc.runtime.machine import instruction_sets
 
-State = Literal["ready", "missing", "broken"]
+State = Literal["ready", "missing", "unsupported", "broken"]
 
 # Instruction sets that decide which kernels an engine picks, as /proc/cpuinfo spells them.
 INSTRUCTIONS = (
@@ -250,6 +250,8 @@ def _targets(packages: Sequence[Package]) -> Iterator[Capability]:
     for row in BACKENDS:
         for target in row.targets:
             yield _target(target, "leptonc", packages)
+    for name in PLANNED_TARGETS:
+        yield Capability(name, "unsupported", "this version of leptonc has no backend for it", None)
     for entry, found in installed_rows(BACKENDS):
         if isinstance(found, PluginError):
             detail = f"{found.what} ({found.where}): {found.fix}"
@@ -307,7 +309,7 @@ def _package_table(packages: tuple[Package, ...]) -> Table:
 
 
 def _capability_table(capabilities: tuple[Capability, ...]) -> Table:
-    style = {"ready": "green", "missing": "yellow", "broken": "red"}
+    style = {"ready": "green", "missing": "yellow", "unsupported": "dim", "broken": "red"}
     table = Table("target", "state", "", box=None, pad_edge=False)
     for item in capabilities:
         detail = item.detail if item.command is None else f"{item.detail}: {item.command}"

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from leptonc.backends import BACKENDS
+from leptonc.backends.rows import BACKENDS, PLANNED_TARGETS
 from leptonc.compiler.machines import doctor
 from leptonc.runtime.errors import EnvironmentProblem
 
@@ -63,7 +63,15 @@ def test_everything_that_setup_installs_is_found_here():
 
 def test_every_target_of_ours_is_there_in_order():
     names = [found.name for found in doctor.diagnose().capabilities]
-    assert names == ["compile", *(target.name for row in BACKENDS for target in row.targets)]
+    built = [target.name for row in BACKENDS for target in row.targets]
+    assert names == ["compile", *built, *PLANNED_TARGETS]
+
+
+@pytest.mark.parametrize("target", PLANNED_TARGETS)
+def test_targets_without_a_backend_are_said_to_be_unsupported(target: str):
+    found = capability(doctor.diagnose(), target)
+    assert (found.state, found.command) == ("unsupported", None)
+    assert "no backend" in found.detail
 
 
 def test_a_missing_engine_names_the_pip_command(monkeypatch: pytest.MonkeyPatch):
