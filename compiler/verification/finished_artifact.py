@@ -142,18 +142,37 @@ def recheck(
     same = loaded.fingerprint == opened.fingerprint
     for trial, result in zip(trials, results, strict=True):
         if not result.passed:
+            if not same:
+                raise _mixed_up(loaded, opened, open_source(source, inputs=inputs), result)
             with stages.stage("diagnose", "look for the first difference"):
                 require_repeatable(opened, trials[0], loaded.tolerance)
-                error = _explain(loaded, opened, trial, result)
-            if not same:
-                error.fix = "this is not the source it was compiled from: fingerprints differ"
-            raise error
+                raise _explain(loaded, opened, trial, result)
     return replace(
         loaded,
         compared=True,
         same_source=same,
         fingerprint=opened.fingerprint,
         results=results,
+    )
+
+
+def _mixed_up(
+    loaded: Recheck, source: Source, again: Source, result: TrialResult
+) -> VerificationError:
+    """Say that another source was given, which no node of the artifact is to blame for."""
+    differs = next(error for error in result.errors if error.problem)
+    what = f"output {differs.output!r} differs: {differs.problem}"
+    if source.fingerprint != again.fingerprint:
+        return VerificationError(
+            f"the source has other weights each time it is opened, so {what}",
+            where=str(loaded.artifact),
+            fix="make build() give the same weights each time: load them, or begin with "
+            "torch.manual_seed(0); then compile it again",
+        )
+    return VerificationError(
+        f"this is not the source that the artifact was compiled from (fingerprints differ), and {what}",
+        where=str(loaded.artifact),
+        fix="give the source that it was compiled from, or compile this one",
     )
 
 

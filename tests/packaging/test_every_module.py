@@ -42,7 +42,7 @@ COVERED: Mapping[str, str] = {
         compiler/commands/bench compiler/commands/doctor compiler/commands/group
         compiler/commands/inspect compiler/commands/options compiler/commands/run
         compiler/commands/verify compiler/release/gates compiler/verification/blame
-        compiler/verification/finished_artifact compiler/verification/proof
+        compiler/verification/proof
     """,
     "compiler/test_driver.py": "compiler/export/interface",
     "compiler/test_tensorrt.py": "compiler/dry_run",
