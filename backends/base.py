@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 _PIECE = 4 << 20
+# Weights up to this size, in bytes, stay in a graph; larger ones are stored beside it.
+INLINE_BYTES = 1024
 # How manifests spell the types of ONNX, by their numbers.
 TYPE_NAMES = {element.onnx: name for name, element in ELEMENT_TYPES.items()}
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from leptonc.backends.base import TYPE_NAMES, PayloadWeight
+from leptonc.backends.base import INLINE_BYTES, TYPE_NAMES, PayloadWeight
 
 
 @dataclass(frozen=True)
@@ -31,19 +31,18 @@ class Detached:
     weights: tuple[PayloadWeight, ...]
 
 
-def canonicalise(model: ir.Model, inline_bytes: int) -> Detached:
-    """Bring `model` into canonical form, in place, and take large weights out of it.
+def canonicalise(model: ir.Model) -> Detached:
+    """Bring `model` into canonical form, in place, and take weights above `INLINE_BYTES` out of it.
 
     Args:
         model: As an engine saved it; weights may be lazy.
-        inline_bytes: Initialisers up to this size stay in the graph.
     """
-    _hoist_large_initializers(model, inline_bytes)
+    _hoist_large_initializers(model)
     for graph in _graphs(model.graph):
         _strip(graph)
         _sort_nodes(graph)
     _strip_model(model)
-    values = _detach(model, inline_bytes)
+    values = _detach(model)
     _read_into_memory(model)
     data: bytes = ir.to_proto(model).SerializeToString(deterministic=True)
     model.graph.initializers.update(values)
@@ -60,7 +59,7 @@ def _graphs(graph: ir.Graph) -> Iterator[ir.Graph]:
     yield from graph.subgraphs()
 
 
-def _hoist_large_initializers(model: ir.Model, inline_bytes: int) -> None:
+def _hoist_large_initializers(model: ir.Model) -> None:
     """Move large initialisers of subgraphs to the main graph, where weights are shared.
 
     An initialiser that is itself an output of its subgraph must stay.
@@ -69,7 +68,7 @@ def _hoist_large_initializers(model: ir.Model, inline_bytes: int) -> None:
     for graph in model.graph.subgraphs():
         for name, value in sorted(graph.initializers.items()):
             tensor = value.const_value
-            if tensor is None or tensor.nbytes <= inline_bytes or value.is_graph_output():
+            if tensor is None or tensor.nbytes <= INLINE_BYTES or value.is_graph_output():
                 continue
             del graph.initializers[name]
             fresh, count = name, 0
@@ -168,12 +167,12 @@ def _attribute_graphs(attribute: ir.Attr) -> tuple[ir.Graph, ...]:
     return ()
 
 
-def _detach(model: ir.Model, inline_bytes: int) -> dict[str, ir.Value]:
+def _detach(model: ir.Model) -> dict[str, ir.Value]:
     """Take large initialisers out of the main graph."""
     taken: dict[str, ir.Value] = {}
     for name, value in list(model.graph.initializers.items()):
         tensor = value.const_value
-        if tensor is None or tensor.nbytes <= inline_bytes or value.is_graph_output():
+        if tensor is None or tensor.nbytes <= INLINE_BYTES or value.is_graph_output():
             continue
         if TYPE_NAMES.get(int(tensor.dtype), "str") != "str":
             taken[name] = value

@@ -8,15 +8,16 @@ from pathlib import Path
 
 import onnx_ir as ir
 
+from leptonc.backends.base import INLINE_BYTES
+
 
 @contextmanager
-def saved(model: ir.Model, folder: Path, inline_bytes: int = 1024) -> Iterator[Path]:
+def saved(model: ir.Model, folder: Path) -> Iterator[Path]:
     """Write `model` with external weights; the files are gone afterwards.
 
     Args:
         model: Its weights become those in the file.
-        folder: Where to write.
-        inline_bytes: Weights up to this size stay in the graph.
+        folder: Where to write; weights up to `INLINE_BYTES` stay in the graph.
     """
     path, data = folder / "source.onnx", folder / "source.data"
     values = [
@@ -25,7 +26,7 @@ def saved(model: ir.Model, folder: Path, inline_bytes: int = 1024) -> Iterator[P
         for value in graph.initializers.values()
         if value.const_value is not None
         and value.const_value.dtype != ir.DataType.STRING
-        and value.const_value.nbytes > inline_bytes
+        and value.const_value.nbytes > INLINE_BYTES
     ]
     tensors = [value.const_value for value in values if value.const_value is not None]
     written = ir.external_data.convert_tensors_to_external(tensors, folder, data.name)

@@ -36,7 +36,6 @@ from leptonc.runtime.machine import instruction_sets
 MAX_OPSET = 26
 MAX_IR = 13
 MIN_IR = 8
-INLINE_BYTES = 1024
 # A quantised graph says in itself what is computed in integers.
 PRECISIONS = ("fp32", "int8", "int4")
 # Instruction sets that choose the block size and kernels of rearranged convolutions.
@@ -118,22 +117,18 @@ class OrtBackend:
         folder = workdir / target.name
         folder.mkdir(parents=True, exist_ok=True)
         if target.device == "gpu":
-            return build_for_cuda(
-                engine, source, target, folder, inline_bytes=INLINE_BYTES, disabled=WRONG
-            )
+            return build_for_cuda(engine, source, target, folder, WRONG)
         convolutions = _has_chained_convolutions(source)
         native = target.require == "native"
-        with saved(source, folder, INLINE_BYTES) as path:
+        with saved(source, folder) as path:
             optimised = optimise(
-                engine,
                 source,
                 path,
                 folder / "optimised.onnx",
                 layout=native and convolutions,
                 disabled=DISABLED,
-                inline_bytes=INLINE_BYTES,
             )
-        detached = canonicalise(ir.load(optimised), INLINE_BYTES)
+        detached = canonicalise(ir.load(optimised))
         check_same_interface(source, detached.model)
         options = {"disabled_optimizers": ",".join(DISABLED), "optimize": "none"}
         if convolutions and not native:

@@ -41,8 +41,6 @@ def build_for_cuda(
     source: ir.Model,
     target: Target,
     folder: Path,
-    *,
-    inline_bytes: int,
     disabled: tuple[str, ...],
 ) -> Payload:
     """Build `source`, which becomes the payload's graph.
@@ -52,7 +50,6 @@ def build_for_cuda(
         source: At versions that the engine reads; changed.
         target: Device "gpu".
         folder: For large files, while this runs.
-        inline_bytes: Weights up to this size stay in the graph.
         disabled: Optimisers that the engine shall leave out.
 
     Raises:
@@ -62,7 +59,7 @@ def build_for_cuda(
     facts = infer_facts(source)
     _require_kernels(source, facts)
     float_nodes = _nodes_with_floats(source, facts)
-    detached = canonicalise(source, inline_bytes)
+    detached = canonicalise(source)
     options = {
         "optimize": "extended",
         "disabled_optimizers": ",".join(disabled),

@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from leptonc.backends.base import Payload
-from leptonc.backends.ort.backend import DISABLED, INLINE_BYTES
+from leptonc.backends.base import INLINE_BYTES, Payload
+from leptonc.backends.ort.backend import DISABLED
 from leptonc.backends.ort.session import CPU, refuse
 from leptonc.backends.saved_graph import saved
 from leptonc.runtime.arrays import Arrays
@@ -215,7 +215,7 @@ def _through_file(model: ir.Model, folder: Path, options: Any, settings: Mapping
     levels = engine.GraphOptimizationLevel
     layout = settings.get("optimize") == "layout"
     options.graph_optimization_level = levels.ORT_ENABLE_ALL if layout else levels.ORT_DISABLE_ALL
-    with saved(model, folder, INLINE_BYTES) as path:
+    with saved(model, folder) as path:
         return engine.InferenceSession(
             str(path),
             options,

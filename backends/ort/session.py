@@ -10,11 +10,16 @@ from typing import Any, NoReturn
 
 import onnx_ir as ir
 
-from leptonc.backends.base import PayloadWeight
+from leptonc.backends.base import INLINE_BYTES, PayloadWeight
 from leptonc.backends.canonical_graph import Detached
 from leptonc.backends.errors import PlacementError, UnsupportedOperatorError
 from leptonc.runtime.artifact.dtypes import ELEMENT_TYPES
-from leptonc.runtime.engines.ort.library import engine_failures, open_session, session_options
+from leptonc.runtime.engines.ort.library import (
+    engine_failures,
+    import_engine,
+    open_session,
+    session_options,
+)
 from leptonc.runtime.engines.ort.weights import SharedWeight, share_weight
 from leptonc.runtime.errors import EngineError
 
@@ -33,30 +38,27 @@ _KERNEL_MESSAGES = tuple(
 
 
 def optimise(
-    engine: Any,
     source: ir.Model,
     path: Path,
     output: Path,
     *,
     layout: bool,
     disabled: Sequence[str],
-    inline_bytes: int,
 ) -> Path:
     """Run ONNX Runtime's optimiser over the file `path` and save what it makes.
 
     Args:
-        engine: The onnxruntime module.
         source: The graph in `path`, to name nodes in errors.
         path: An .onnx file with external weights.
         output: Where to save; weights go beside it.
         layout: Also rearrange convolutions for this machine's instruction set.
         disabled: Optimisers to leave out.
-        inline_bytes: Weights above this size go to the file beside it.
 
     Raises:
         UnsupportedOperatorError: ONNX Runtime has no kernel for a node.
         EngineError: It refuses the graph for another reason.
     """
+    engine = import_engine()
     levels = engine.GraphOptimizationLevel
     options = session_options(engine)
     options.graph_optimization_level = (
@@ -65,7 +67,7 @@ def optimise(
     options.optimized_model_filepath = str(output)
     for key, value in (
         ("session.optimized_model_external_initializers_file_name", f"{output.stem}.data"),
-        ("session.optimized_model_external_initializers_min_size_in_bytes", str(inline_bytes + 1)),
+        ("session.optimized_model_external_initializers_min_size_in_bytes", str(INLINE_BYTES + 1)),
         # Nothing will run here: packing would cost time and a copy of the weights.
         ("session.disable_prepacking", "1"),
     ):
