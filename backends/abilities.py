@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Uncovered:
+class Refused:
     """A node that an engine does not take.
 
     Attributes:
@@ -35,11 +35,11 @@ class Uncovered:
     line: str | None
 
     @staticmethod
-    def of(node: ir.Node, reason: str, fix: str) -> Uncovered:
+    def of(node: ir.Node, reason: str, fix: str) -> Refused:
         """Return the entry for a node of the graph."""
         name = f"{node.domain}::{node.op_type}" if node.domain else node.op_type
         line = node.metadata_props.get(LINE_KEY)
-        return Uncovered(node.name or "", name, reason, fix, line)
+        return Refused(node.name or "", name, reason, fix, line)
 
     def to_json(self) -> dict[str, str | None]:
         """Return plain values."""
@@ -53,23 +53,23 @@ class Uncovered:
 
 
 @dataclass(frozen=True)
-class Coverage:
+class DryRun:
     """What an engine takes of a graph.
 
     Attributes:
-        uncovered: The nodes that it does not take, in graph order.
+        refused: The nodes that it does not take, in graph order.
         parser: The engine and version that has read the graph; None where known rules said it.
     """
 
-    uncovered: tuple[Uncovered, ...]
+    refused: tuple[Refused, ...]
     parser: str | None = None
 
 
 @runtime_checkable
-class SaysCoverage(Protocol):
+class DryRuns(Protocol):
     """A backend that says what its engine takes without building: `leptonc compile --dry-run`."""
 
-    def coverage(self, model: ir.Model, target: Target, workdir: Path) -> Coverage:
+    def dry_run(self, model: ir.Model, target: Target, workdir: Path) -> DryRun:
         """Say which nodes of `model` the engine would refuse.
 
         Args:

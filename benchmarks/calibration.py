@@ -17,7 +17,7 @@ from cases import Case, arrays
 from contenders import ROOT
 
 from leptonc.compiler.calibration.observe import observe_ranges
-from leptonc.compiler.console.progress import Stages
+from leptonc.compiler.console.progress import Steps
 from leptonc.compiler.running.graph_runner import GraphRunner
 from leptonc.compiler.settings.resolve import resolve_settings
 from leptonc.compiler.subject import open_and_export
@@ -41,7 +41,7 @@ def main() -> None:
     """Measure, and write the table."""
     options = _options()
     settings = resolve_settings(str(ROOT / "models" / f"{CASE.recipe}.py"), {})
-    subject = open_and_export(settings, Stages())
+    subject = open_and_export(settings, Steps())
     optimize(subject.model, target="ort-cpu", upto=CANONICAL)
     plain = GraphRunner(subject.model, optimised=True)
     seconds: dict[str, list[float]] = {"plain": [], "calibrate": []}

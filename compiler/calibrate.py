@@ -10,7 +10,7 @@ from typing import Any
 
 from leptonc.compiler.calibration.data import require_data
 from leptonc.compiler.calibration.observe import Report, observe_ranges
-from leptonc.compiler.console.progress import Stages, peak_bytes
+from leptonc.compiler.console.progress import Steps, peak_bytes
 from leptonc.compiler.errors import UsageError
 from leptonc.compiler.job import wanted_plugins
 from leptonc.compiler.settings.calibration_settings import CalibrationSettings
@@ -58,30 +58,30 @@ class CalibrationResult:
 
 
 def calibrate_model(
-    settings: CalibrationSettings, stages: Stages | None = None, report: Report | None = None
+    settings: CalibrationSettings, steps: Steps | None = None, report: Report | None = None
 ) -> CalibrationResult:
     """Observe the model of `settings` over its data and write the table.
 
     Args:
         settings: What to do.
-        stages: Shows and times what is done.
+        steps: Shows and times what is done.
         report: Called after each sample.
 
     Raises:
         LeptonError: Of the kind that says what is wrong; a run that had begun leaves its
             checkpoint beside the output.
     """
-    stages = stages or Stages()
+    steps = steps or Steps()
     _require_ready(settings)
     model_settings = settings.model
     plugins = wanted_plugins(model_settings)
-    subject = open_and_export(model_settings, stages)
-    with stages.stage("optimize", "rewrite the graph to its canonical form"):
+    subject = open_and_export(model_settings, steps)
+    with steps.step("optimize", "rewrite the graph to its canonical form"):
         if model_settings.simplify:
             run_passes(subject.model, (Simplify(),))
         optimize(subject.model, target=model_settings.target[0], plugins=plugins, upto=CANONICAL)
     began = time.perf_counter()
-    with stages.stage("observe", "run the model over the data", spinner=report is None):
+    with steps.step("observe", "run the model over the data", spinner=report is None):
         ranges = observe_ranges(
             subject.model,
             subject.source,
@@ -91,7 +91,7 @@ def calibrate_model(
             report=report,
         )
     seconds = time.perf_counter() - began
-    with stages.stage("write", "write the table"):
+    with steps.step("write", "write the table"):
         write_ranges(settings.output, ranges)
     settings.checkpoint.path.unlink(missing_ok=True)
     return CalibrationResult(settings.output, ranges, seconds, peak_bytes())

@@ -1,4 +1,4 @@
-"""The whole way from a source to a finished artifact, stage by stage."""
+"""The whole way from a source to a finished artifact, step by step."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from leptonc.backends import find_backend
 from leptonc.backends.base import Payload
 from leptonc.backends.pack import pack
 from leptonc.compiler.accuracy.missed_goals import best_effort_path, goals_missed
-from leptonc.compiler.console.progress import Stage, Stages, peak_bytes
+from leptonc.compiler.console.progress import Step, Steps, peak_bytes
 from leptonc.compiler.job import Job, wanted_plugins
 from leptonc.compiler.manifest import Manifest
 from leptonc.compiler.release.gates import check_gates
@@ -40,7 +40,7 @@ class CompileResult:
         bytes: Its size.
         manifest: What it says about itself.
         results: How each trial compared; empty when verification was switched off.
-        stages: What was done and how long it took.
+        steps: What was done and how long it took.
         passes: What each pass did.
         peak_bytes: The largest resident size of the compiling process.
         builds: What the build of each variant took, where its engine says so.
@@ -50,7 +50,7 @@ class CompileResult:
     bytes: int
     manifest: dict[str, Any]
     results: tuple[TrialResult, ...]
-    stages: tuple[Stage, ...]
+    steps: tuple[Step, ...]
     passes: tuple[PassStats, ...]
     peak_bytes: int
     builds: Mapping[str, Mapping[str, Any]]
@@ -66,7 +66,7 @@ class CompileResult:
             ],
             "verification": self.manifest["evidence"]["verification"],
             "stages": [
-                {"name": stage.name, "seconds": round(stage.seconds, 4)} for stage in self.stages
+                {"name": step.name, "seconds": round(step.seconds, 4)} for step in self.steps
             ],
             "passes": self.manifest["passes"],
             "plugins": self.manifest["plugins"],
@@ -79,7 +79,7 @@ class CompileResult:
 
 def compile_model(
     settings: CompileSettings,
-    stages: Stages | None = None,
+    steps: Steps | None = None,
     on_rewritten: Callable[[Mapping[str, Any]], None] | None = None,
     *,
     measure: bool = False,
@@ -91,7 +91,7 @@ def compile_model(
 
     Args:
         settings: What to compile and how.
-        stages: Shows and times what is done.
+        steps: Shows and times what is done.
         on_rewritten: Gets the manifest before the artifact is written and proven, so that what
             the passes did can be shown when the proof fails.
         measure: Measure what each quantised layer costs and takes, for the manifest.
@@ -100,13 +100,13 @@ def compile_model(
         LeptonError: Of the kind that says what is wrong; see the `errors` module of each
             package for the trees.
     """
-    stages = stages or Stages()
+    steps = steps or Steps()
     with scratch_folder() as folder, stage_artifact(settings.output) as staged:
-        subject, jobs = _begin(settings, stages, folder, measure=measure)
+        subject, jobs = _begin(settings, steps, folder, measure=measure)
         rewritten = _rewrite(jobs, subject.model)
-        with stages.stage("build", f"build for {', '.join(settings.target)}"):
+        with steps.step("build", f"build for {', '.join(settings.target)}"):
             payloads = [
-                job.backend.build(each.model, job.target, folder, stages.progress)
+                job.backend.build(each.model, job.target, folder, steps.progress)
                 for job, each in zip(jobs, rewritten, strict=True)
             ]
         manifest = Manifest(
@@ -124,15 +124,15 @@ def compile_model(
         if missed is not None:
             best = replace(settings, output=best_effort_path(settings.output), gate=())
             with stage_artifact(best.output) as other:
-                _finish(best, stages, manifest, models, other)
+                _finish(best, steps, manifest, models, other)
             raise goals_missed(missed, settings.output)
-        manifest = _finish(settings, stages, manifest, models, staged)
+        manifest = _finish(settings, steps, manifest, models, staged)
     return CompileResult(
         artifact=settings.output,
         bytes=settings.output.stat().st_size,
         manifest=manifest.to_json(),
         results=_results(manifest.proofs),
-        stages=tuple(stages.finished),
+        steps=tuple(steps.finished),
         passes=tuple(stats for each in rewritten for stats in each.passes),
         peak_bytes=peak_bytes(),
         builds={
@@ -141,29 +141,29 @@ def compile_model(
     )
 
 
-def lowered_graphs(settings: CompileSettings, stages: Stages) -> tuple[Rewritten, ...]:
+def lowered_graphs(settings: CompileSettings, steps: Steps) -> tuple[Rewritten, ...]:
     """Return the graph of each target as its backend would get it; nothing is built.
 
     Raises:
         LeptonError: As for `compile_model`.
     """
     with scratch_folder() as folder:
-        subject, jobs = _begin(settings, stages, folder)
+        subject, jobs = _begin(settings, steps, folder)
         return _rewrite(jobs, subject.model)
 
 
 def _begin(
-    settings: CompileSettings, stages: Stages, folder: Path, *, measure: bool = False
+    settings: CompileSettings, steps: Steps, folder: Path, *, measure: bool = False
 ) -> tuple[Subject, tuple[Job, ...]]:
     """Open the source, and return what is to be done for each target."""
     # What cannot be built is refused before the source is opened.
     targets = targets_of(settings)
     backends = [find_backend(target) for target in targets]
     plugins = wanted_plugins(settings)
-    subject = open_and_export(settings, stages)
+    subject = open_and_export(settings, steps)
     source, trials = subject.source, subject.trials
     return subject, tuple(
-        Job(settings, source, trials, target, backend, folder, stages, plugins, measure)
+        Job(settings, source, trials, target, backend, folder, steps, plugins, measure)
         for target, backend in zip(with_profiles(targets, source), backends, strict=True)
     )
 
@@ -172,7 +172,7 @@ def _rewrite(jobs: Sequence[Job], model: ir.Model) -> tuple[Rewritten, ...]:
     """Rewrite the exported graph for each target; for the last one without a copy."""
     simplified: tuple[PassStats, ...] = ()
     if jobs[0].settings.simplify:
-        with jobs[0].stages.stage("simplify", "run onnxsim"):
+        with jobs[0].steps.step("simplify", "run onnxsim"):
             simplified = run_passes(model, (Simplify(),))
     return tuple(
         rewrite(job, model if job is jobs[-1] else model.clone(), simplified) for job in jobs
@@ -181,19 +181,19 @@ def _rewrite(jobs: Sequence[Job], model: ir.Model) -> tuple[Rewritten, ...]:
 
 def _finish(
     settings: CompileSettings,
-    stages: Stages,
+    steps: Steps,
     manifest: Manifest,
     models: Sequence[ir.Model],
     staged: StagedArtifact,
 ) -> Manifest:
     """Write the staged artifact, prove it, check the gates, and give it its name."""
     payloads = manifest.payloads
-    with stages.stage("write", "write the artifact"):
+    with steps.step("write", "write the artifact"):
         sections, variants = pack(payloads)
         manifest = replace(manifest, variants=variants)
         staged.write(sections, manifest.to_json())
     if settings.verify:
-        with stages.stage("verify", "prove it in a process of its own"):
+        with steps.step("verify", "prove it in a process of its own"):
             proofs = [
                 prove(
                     staged.readable_path,
@@ -206,7 +206,7 @@ def _finish(
         manifest = replace(manifest, proofs=proofs)
         staged.replace_manifest(manifest.to_json())
     if settings.gate:
-        with stages.stage("gates", "check the gates"):
+        with steps.step("gates", "check the gates"):
             check_gates(
                 settings.gate,
                 staged.readable_path,
@@ -215,7 +215,7 @@ def _finish(
                 name=str(settings.output),
                 not_run=_not_run(payloads),
             )
-    with stages.stage("commit", "sync and rename"):
+    with steps.step("commit", "sync and rename"):
         staged.commit()
     return manifest
 

@@ -9,9 +9,9 @@ from typing import Any
 from rich.console import Console
 
 from leptonc.backends import find_backend
-from leptonc.backends.abilities import Coverage, SaysCoverage
+from leptonc.backends.abilities import DryRun, DryRuns
 from leptonc.backends.rows import all_rows
-from leptonc.compiler.console.progress import Stages
+from leptonc.compiler.console.progress import Steps
 from leptonc.compiler.driver import lowered_graphs
 from leptonc.compiler.errors import UsageError
 from leptonc.compiler.settings.compile_settings import CompileSettings
@@ -21,7 +21,7 @@ from leptonc.passes.graph.structure import count_nodes
 
 
 @dataclass(frozen=True)
-class TargetCoverage:
+class TargetDryRun:
     """What a target takes of the graph.
 
     Attributes:
@@ -32,19 +32,19 @@ class TargetCoverage:
 
     target: str
     nodes: int
-    said: Coverage
+    said: DryRun
 
 
 @dataclass(frozen=True)
-class CoverageReport:
+class DryRunReport:
     """What each target takes."""
 
-    targets: tuple[TargetCoverage, ...]
+    targets: tuple[TargetDryRun, ...]
 
     @property
     def covered(self) -> bool:
         """Whether every target takes every node."""
-        return not any(each.said.uncovered for each in self.targets)
+        return not any(each.said.refused for each in self.targets)
 
     def to_json(self) -> dict[str, Any]:
         """Return the one object that `--json` prints."""
@@ -55,7 +55,7 @@ class CoverageReport:
                     "target": each.target,
                     "nodes": each.nodes,
                     "parser": each.said.parser,
-                    "uncovered": [node.to_json() for node in each.said.uncovered],
+                    "uncovered": [node.to_json() for node in each.said.refused],
                 }
                 for each in self.targets
             ],
@@ -66,14 +66,14 @@ class CoverageReport:
         for each in self.targets:
             said = each.said
             by = f"read by the parser of {said.parser}" if said.parser else "by its known rules"
-            taken = each.nodes - len({node.node for node in said.uncovered})
+            taken = each.nodes - len({node.node for node in said.refused})
             console.print(f"{each.target}: {taken} of {each.nodes} nodes are taken ({by})")
-            for node in said.uncovered:
+            for node in said.refused:
                 lines = (node.where, f"  why:   {node.reason}", f"  fix:   {node.fix}")
                 console.print("\n".join(lines), highlight=False, markup=False)
 
 
-def report_coverage(settings: CompileSettings, stages: Stages) -> CoverageReport:
+def dry_run(settings: CompileSettings, steps: Steps) -> DryRunReport:
     """Rewrite the source for each target, and ask what its engine takes of the result.
 
     Raises:
@@ -82,7 +82,7 @@ def report_coverage(settings: CompileSettings, stages: Stages) -> CoverageReport
     """
     targets = targets_of(settings)
     backends = [find_backend(target) for target in targets]
-    able = [backend for backend in backends if isinstance(backend, SaysCoverage)]
+    able = [backend for backend in backends if isinstance(backend, DryRuns)]
     if len(able) < len(backends):
         raise _not_said(
             target.plain_name
@@ -90,13 +90,13 @@ def report_coverage(settings: CompileSettings, stages: Stages) -> CoverageReport
             if backend not in able
         )
     with scratch_folder() as folder:
-        lowered = lowered_graphs(settings, stages)
-        with stages.stage("coverage", f"ask what {', '.join(settings.target)} takes"):
+        lowered = lowered_graphs(settings, steps)
+        with steps.step("coverage", f"ask what {', '.join(settings.target)} takes"):
             found = []
             for backend, each in zip(able, lowered, strict=True):
-                said = backend.coverage(each.model, each.target, folder)
-                found.append(TargetCoverage(each.target.name, count_nodes(each.model), said))
-    return CoverageReport(tuple(found))
+                said = backend.dry_run(each.model, each.target, folder)
+                found.append(TargetDryRun(each.target.name, count_nodes(each.model), said))
+    return DryRunReport(tuple(found))
 
 
 def _not_said(names: Iterable[str]) -> UsageError:
@@ -104,7 +104,7 @@ def _not_said(names: Iterable[str]) -> UsageError:
         target.name
         for row in all_rows()
         for target in row.targets
-        if isinstance(row.load(), SaysCoverage)
+        if isinstance(row.load(), DryRuns)
     ]
     return UsageError(
         f"--dry-run reports on the target {', '.join(able)} only, not on {', '.join(names)}",

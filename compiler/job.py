@@ -1,4 +1,4 @@
-"""What every stage of a compile is handed, as one value."""
+"""What every step of a compile is handed, as one value."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from leptonc.backends.base import Backend, Target
-from leptonc.compiler.console.progress import Stages
+from leptonc.compiler.console.progress import Steps
 from leptonc.compiler.settings.compile_settings import CompileSettings
 from leptonc.compiler.sources.source import Source
 from leptonc.compiler.verification.trials import Trial
@@ -25,7 +25,7 @@ class Job:
         target: What to build for.
         backend: Builds for it.
         folder: For large files; it outlives the job.
-        stages: Shows and times what is done.
+        steps: Shows and times what is done.
         plugins: Passes of others.
         measure: Measure each quantised layer, also where there is no goal.
     """
@@ -36,7 +36,7 @@ class Job:
     target: Target
     backend: Backend
     folder: Path
-    stages: Stages
+    steps: Steps
     plugins: tuple[Plugin, ...] = ()
     measure: bool = False
 

@@ -50,10 +50,10 @@ def rewrite(job: Job, model: ir.Model, before: tuple[PassStats, ...] = ()) -> Re
         before: What was done to it already.
     """
     if job.target.precision not in QUANTIZED:
-        with job.stages.stage("optimize", "rewrite the graph"):
+        with job.steps.step("optimize", "rewrite the graph"):
             return Rewritten(job.target, model, _lowered(job, model, before))
     settled = settle(job, float_graph(job, model))
-    with job.stages.stage("quantize", "quantise"):
+    with job.steps.step("quantize", "quantise"):
         made, done = quantized(settled.floats, job.target)
     search = settled.search
     return Rewritten(

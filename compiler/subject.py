@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from leptonc.compiler.console.progress import Stages
+from leptonc.compiler.console.progress import Steps
 from leptonc.compiler.export.onnx_export import ExportedGraph, export
 from leptonc.compiler.settings.compile_settings import CompileSettings
 from leptonc.compiler.sources.opening import open_source
@@ -28,16 +28,16 @@ class Subject:
     model: ir.Model
 
 
-def open_and_export(settings: CompileSettings, stages: Stages) -> Subject:
+def open_and_export(settings: CompileSettings, steps: Steps) -> Subject:
     """Open the source, compute the right answers, and export it; nothing is rewritten yet."""
-    with stages.stage("load", "load the source"):
+    with steps.step("load", "load the source"):
         source = open_source(settings.source, inputs=settings.inputs)
-    if stages.console is not None:
+    if steps.console is not None:
         for note in source.notes:
-            stages.console.print(f"  note: {note}", highlight=False, markup=False)
-    with stages.stage("reference", "run the source at each shape"):
+            steps.console.print(f"  note: {note}", highlight=False, markup=False)
+    with steps.step("reference", "run the source at each shape"):
         trials = reference_trials(source)
-    with stages.stage("export", "export to ONNX"):
+    with steps.step("export", "export to ONNX"):
         exported = export(source, list(trials[0].expected), opset=settings.opset)
     require_finite(exported.model, trials)
     if source.graph is not None:
@@ -45,7 +45,7 @@ def open_and_export(settings: CompileSettings, stages: Stages) -> Subject:
         model = exported.model.clone()
         settle_outputs(model, trials)
         return Subject(source, trials, exported, model)
-    with stages.stage("probe", "try other shapes on the export"):
+    with steps.step("probe", "try other shapes on the export"):
         probe_dimensions(exported.model, source, trials, settings.exact)
     return Subject(source, trials, exported, exported.model)
 

@@ -18,7 +18,7 @@ from typing import Any, ClassVar, NoReturn
 
 import onnx_ir as ir
 
-from leptonc.backends.abilities import Coverage, Uncovered
+from leptonc.backends.abilities import DryRun, Refused
 from leptonc.backends.base import (
     Payload,
     PayloadWeight,
@@ -30,7 +30,7 @@ from leptonc.backends.base import (
 from leptonc.backends.errors import BuildError, UnsupportedOperatorError
 from leptonc.backends.saved_graph import saved
 from leptonc.backends.tensorrt.errors import build_refused, builder_died, parser_refused
-from leptonc.backends.tensorrt.operators import find_uncovered
+from leptonc.backends.tensorrt.operators import find_refused
 from leptonc.backends.tensorrt.options import (
     CLASSIC,
     FLAVOURS,
@@ -102,7 +102,7 @@ class TensorRTBackend:
         require_installed(flavour)
         require_precision(model, target)
         source = model.clone()
-        refuse_uncovered(find_uncovered(source, infer_facts(source), _capabilities(target)))
+        require_taken(find_refused(source, infer_facts(source), _capabilities(target)))
         profiles = tuple(input_ranges(source, profile) for profile in target.profiles or ({},))
         folder = workdir / target.name
         folder.mkdir(parents=True, exist_ok=True)
@@ -127,16 +127,16 @@ class TensorRTBackend:
             figures=_figures(result, len(data)),
         )
 
-    def coverage(self, model: ir.Model, target: Target, workdir: Path) -> Coverage:
+    def dry_run(self, model: ir.Model, target: Target, workdir: Path) -> DryRun:
         """Say which nodes TensorRT would refuse, without building.
 
         Its parser reads the graph unless the libraries are not here, or nodes are known to be
         refused, which may crash it.
         """
-        found = find_uncovered(model, infer_facts(model), _capabilities(target))
+        found = find_refused(model, infer_facts(model), _capabilities(target))
         flavour = flavour_of(target.options)
         if found or find_spec(_MODULES[flavour]) is None:
-            return Coverage(found)
+            return DryRun(found)
         folder = workdir / target.name
         folder.mkdir(parents=True, exist_ok=True)
         with saved(model.clone(), folder) as path:
@@ -146,7 +146,7 @@ class TensorRTBackend:
             raise builder_died(outcome)
         version = f"{FLAVOURS[flavour]} {outcome.result.get('version')}"
         errors = outcome.result.get("errors", ())
-        return Coverage(tuple(parser_refused(error, model) for error in errors), version)
+        return DryRun(tuple(parser_refused(error, model) for error in errors), version)
 
 
 def flavour_of(options: TensorRTOptions) -> str:
@@ -162,7 +162,7 @@ def require_installed(flavour: str) -> None:
         raise EngineMissingError(f"{FLAVOURS[flavour]} is not installed", fix=_INSTALL[flavour])
 
 
-def refuse_uncovered(found: tuple[Uncovered, ...]) -> None:
+def require_taken(found: tuple[Refused, ...]) -> None:
     """Refuse the first node that TensorRT does not take.
 
     Raises:
@@ -222,7 +222,7 @@ def refuse_parsed(result: Mapping[str, Any], source: ir.Model) -> NoReturn:
     """Raise the error for a graph that the parser did not take."""
     if not result["errors"]:
         raise BuildError("TensorRT's parser refuses the graph and does not say why")
-    refuse_uncovered(tuple(parser_refused(error, source) for error in result["errors"]))
+    require_taken(tuple(parser_refused(error, source) for error in result["errors"]))
     raise AssertionError("an error was found and not raised")
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import onnx_ir as ir
 
-from leptonc.backends.abilities import Uncovered
+from leptonc.backends.abilities import Refused
 from leptonc.backends.errors import BuildError
 from leptonc.backends.tensorrt.process import BuildOutcome
 from leptonc.passes.graph.structure import all_nodes
@@ -57,13 +57,13 @@ def advice(message: str) -> str:
     return next((fix for pattern, fix in _ADVICE if pattern.search(message)), _OTHERWISE)
 
 
-def parser_refused(error: Mapping[str, Any], model: ir.Model) -> Uncovered:
+def parser_refused(error: Mapping[str, Any], model: ir.Model) -> Refused:
     """Return the entry for an error of the parser."""
     reason = message_text(str(error["message"]))
     node = next((each for each in all_nodes(model) if each.name == error["node"]), None)
     if node is None:
-        return Uncovered(str(error["node"]), str(error["operator"]), reason, advice(reason), None)
-    return Uncovered.of(node, reason, advice(reason))
+        return Refused(str(error["node"]), str(error["operator"]), reason, advice(reason), None)
+    return Refused.of(node, reason, advice(reason))
 
 
 def build_refused(result: Mapping[str, Any], model: ir.Model) -> LeptonError:
@@ -99,12 +99,12 @@ def builder_died(outcome: BuildOutcome) -> LeptonError:
     )
 
 
-def _named_node(text: str, model: ir.Model) -> Uncovered | None:
+def _named_node(text: str, model: ir.Model) -> Refused | None:
     """Return the node that a message names, the longest name first: names contain others."""
     names = {node.name: node for node in all_nodes(model) if node.name}
     words = set(re.findall(r"[^\s,;:()\[\]'\"]+", text))
     for match in _NODE.finditer(text):
         words.add(match["name"])
     for name in sorted(words & names.keys(), key=lambda each: (-len(each), each)):
-        return Uncovered.of(names[name], "", "")
+        return Refused.of(names[name], "", "")
     return None

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import numpy as np
 import onnx_ir as ir
 
-from leptonc.backends.abilities import Uncovered
+from leptonc.backends.abilities import Refused
 from leptonc.passes.facts.facts import Facts
 from leptonc.passes.graph.structure import all_nodes
 
@@ -65,9 +65,9 @@ _SYMMETRIC = frozenset(
 )
 
 
-def find_uncovered(
+def find_refused(
     model: ir.Model, facts: Facts, capabilities: tuple[str, ...] = ()
-) -> tuple[Uncovered, ...]:
+) -> tuple[Refused, ...]:
     """Return every node that is known to be refused, in graph order.
 
     Args:
@@ -78,7 +78,7 @@ def find_uncovered(
     found = []
     for node in all_nodes(model):
         for reason, fix in _refusals(node, facts, capabilities):
-            found.append(Uncovered.of(node, reason, fix))
+            found.append(Refused.of(node, reason, fix))
             break
     return tuple(found)
 

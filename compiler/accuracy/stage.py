@@ -17,7 +17,7 @@ from leptonc.compiler.accuracy.search import MOST_EVALUATIONS, Evaluation, Searc
 from leptonc.compiler.accuracy.search_state import SearchState
 from leptonc.compiler.accuracy.yardstick import Yardstick
 from leptonc.compiler.calibration.held_samples import CalibrationSamples, read_samples
-from leptonc.compiler.console.progress import Stages
+from leptonc.compiler.console.progress import Steps
 from leptonc.compiler.job import Job
 from leptonc.compiler.quantization.float_graph import FloatGraph
 from leptonc.compiler.quantization.layer_noise import plan_errors
@@ -56,41 +56,41 @@ def settle(job: Job, floats: FloatGraph) -> Settled:
             on the inputs of the trials.
         floats: The float graph with its plan; smoothing changes the graph in place.
     """
-    stages, goals, recovery = job.stages, job.settings.goals, job.settings.recovery
+    steps, goals, recovery = job.steps, job.settings.goals, job.settings.recovery
     samples = None
     # Without goals the data is read for recovery alone, and a table may stand for it.
     if job.source.calibration_data is not None and (recovery or goals):
-        with stages.stage("samples", "read calibration samples"):
+        with steps.step("samples", "read calibration samples"):
             samples = read_samples(floats.model, job.source)
     if recovery and samples is not None:
-        floats = recovered(floats, samples, stages)
+        floats = recovered(floats, samples, steps)
     candidates, inputs = Candidates(job, floats), job.trials[0].inputs
     seen = samples or CalibrationSamples(tuple(trial.inputs for trial in job.trials))
     yardstick = None
     # Before anything is measured, because it finds out whether the goals mean anything.
     if goals:
-        with stages.stage("baseline", "measure the source by the goals"):
+        with steps.step("baseline", "measure the source by the goals"):
             yardstick = Yardstick.of(goals, job.source, job.trials, seen.each)
     in_float: Mapping[str, float] = {}
     if goals or job.measure:
-        with stages.stage("layers", "time each layer in float"):
+        with steps.step("layers", "time each layer in float"):
             in_float = candidates.seconds(QuantizationPlan(()), inputs)
     if recovery and samples is not None:
-        with stages.stage("round", "round weights by their outputs"):
+        with steps.step("round", "round weights by their outputs"):
             floats = replace(floats, plan=round_weights(floats.model, floats.plan, samples))
     if not goals and not job.measure:
         return Settled(floats)
-    with stages.stage("sensitivity", "measure what each layer costs"):
+    with steps.step("sensitivity", "measure what each layer costs"):
         errors = plan_errors(floats.model, floats.plan, floats.ranges, seen.each)
         measured = Measured(errors, in_float, candidates.seconds(floats.plan, inputs))
     if yardstick is None:
         return Settled(floats, measured, candidates.timed)
-    with stages.stage("search", "search for the fastest that keeps the goals"):
-        state = SearchState.open(_state_path(job), _binding(job, floats, candidates, seen))
-        _tell_resumed(stages, state)
+    with steps.step("search", "search for the fastest that keeps the goals"):
+        state = SearchState.open(_state_path(job), _bound_to(job, floats, candidates, seen))
+        _tell_resumed(steps, state)
         if not state.costs:
             state.keep_costs(measured.costs(floats.plan))
-        result = _searched(floats.plan, candidates, yardstick, state, stages)
+        result = _searched(floats.plan, candidates, yardstick, state, steps)
     plan = _in_float(floats.plan, result.best.floats)
     return Settled(replace(floats, plan=plan), measured, candidates.timed, result)
 
@@ -100,7 +100,7 @@ def _searched(
     candidates: Candidates,
     yardstick: Yardstick,
     state: SearchState,
-    stages: Stages,
+    steps: Steps,
 ) -> SearchResult:
     """Search, keeping each measurement in `state`; goals may not be reached."""
     done = 0
@@ -113,7 +113,7 @@ def _searched(
             found = yardstick.measure(payload_runner(payload), floats)
             state.keep(found)
         done += 1
-        _tell(stages, done, found)
+        _tell(steps, done, found)
         return found
 
     result = search(state.costs, evaluate)
@@ -133,7 +133,7 @@ def _state_path(job: Job) -> Path:
     return output.with_name(f"{output.name}{own}.search.json")
 
 
-def _binding(
+def _bound_to(
     job: Job, floats: FloatGraph, candidates: Candidates, samples: CalibrationSamples
 ) -> str:
     """Return the digest of all that the measurements of a search depend on."""
@@ -149,24 +149,24 @@ def _binding(
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _tell_resumed(stages: Stages, state: SearchState) -> None:
-    if stages.console is None:
+def _tell_resumed(steps: Steps, state: SearchState) -> None:
+    if steps.console is None:
         return
     if state.evaluations:
-        stages.console.print(
+        steps.console.print(
             f"  going on with the search in {state.path}: "
             f"{len(state.evaluations)} evaluations are known"
         )
     elif state.path.exists():
-        stages.console.print(f"  {state.path} is the state of another search, and is replaced")
+        steps.console.print(f"  {state.path} is the state of another search, and is replaced")
 
 
-def _tell(stages: Stages, done: int, evaluation: Evaluation) -> None:
-    if stages.console is None:
+def _tell(steps: Steps, done: int, evaluation: Evaluation) -> None:
+    if steps.console is None:
         return
     figures = ", ".join(f"{name}: {value:.5g}" for name, value in evaluation.figures.items())
     kept = "kept" if evaluation.keeps else "missed"
-    stages.console.print(
+    steps.console.print(
         f"  evaluation {done} of at most {MOST_EVALUATIONS}: "
         f"{len(evaluation.floats)} layers in float, {figures} ({kept})",
         highlight=False,

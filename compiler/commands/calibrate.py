@@ -71,7 +71,7 @@ def calibrate(
     """
     require_compile_extra()
     from leptonc.compiler.calibrate import calibrate_model, merged_tables
-    from leptonc.compiler.console.progress import Stages, progress_stream
+    from leptonc.compiler.console.progress import Steps, progress_stream
 
     console = None if quiet or as_json else Console(file=progress_stream(), soft_wrap=True)
     if merge:
@@ -84,13 +84,13 @@ def calibrate(
         settings = CalibrationSettings(resolve_settings(source, flags), **given)
         if console is not None:
             echo_settings("calibrate", settings, console)
-        stages = Stages(console, debug=debug)
+        steps = Steps(console, debug=debug)
         try:
             with _shown_progress(None if debug else console) as report:
-                result = calibrate_model(settings, stages, report)
+                result = calibrate_model(settings, steps, report)
         except Exception:
-            if debug and stages.chatter.text:
-                click.echo(stages.chatter.text, err=True)
+            if debug and steps.chatter.text:
+                click.echo(steps.chatter.text, err=True)
             raise
     if as_json:
         print_json(result.to_json())

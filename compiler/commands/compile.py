@@ -25,7 +25,7 @@ from leptonc.compiler.settings.resolve import resolve_settings
 from leptonc.runtime.errors import UnsupportedError
 
 if TYPE_CHECKING:
-    from leptonc.compiler.console.progress import Stages
+    from leptonc.compiler.console.progress import Steps
     from leptonc.compiler.driver import CompileResult
 
 # What ships an artifact unproven is told last.
@@ -64,23 +64,23 @@ def compile(
     """
     require_compile_extra()
     settings = resolve_settings(source, flags)
-    from leptonc.compiler.console.progress import Stages, progress_stream
+    from leptonc.compiler.console.progress import Steps, progress_stream
     from leptonc.compiler.driver import compile_model
     from leptonc.compiler.inspection.passes import explanation
 
     console = None if quiet or as_json else Console(file=progress_stream(), soft_wrap=True)
     if console is not None:
         echo_settings("compile", settings, console)
-    stages = Stages(console, debug=debug)
+    steps = Steps(console, debug=debug)
     if dry_run:
-        _dry_run(settings, stages, as_json=as_json)
+        _dry_run(settings, steps, as_json=as_json)
         return
     manifest: dict[str, Any] = {}
     try:
-        result = compile_model(settings, stages, manifest.update, measure=explain)
+        result = compile_model(settings, steps, manifest.update, measure=explain)
     except Exception:
-        if debug and stages.chatter.text:
-            click.echo(stages.chatter.text, err=True)
+        if debug and steps.chatter.text:
+            click.echo(steps.chatter.text, err=True)
         if explain and manifest:
             explained = explanation(settings.output, manifest)
             explained.render(Console(stderr=True, soft_wrap=True))
@@ -94,10 +94,10 @@ def compile(
         explanation(settings.output, manifest).render(terminal())
 
 
-def _dry_run(settings: CompileSettings, stages: Stages, *, as_json: bool) -> None:
-    from leptonc.compiler.dry_run import report_coverage
+def _dry_run(settings: CompileSettings, steps: Steps, *, as_json: bool) -> None:
+    from leptonc.compiler.dry_run import dry_run
 
-    report = report_coverage(settings, stages)
+    report = dry_run(settings, steps)
     show(report, as_json)
     if not report.covered:
         raise click.exceptions.Exit(UnsupportedError.exit_code)

@@ -1,7 +1,7 @@
-"""The stages of a run: their names, their timings, and how they are shown.
+"""The steps of a run: their names, their timings, and how they are shown.
 
-On a terminal the running stage spins and finished ones leave a line with their time; anywhere
-else each stage is one plain line. `--quiet` and `--json` show nothing; the timings are kept.
+On a terminal the running step spins and finished ones leave a line with their time; anywhere
+else each step is one plain line. `--quiet` and `--json` show nothing; the timings are kept.
 """
 
 from __future__ import annotations
@@ -25,34 +25,34 @@ _BAR = 24
 
 
 @dataclass(frozen=True)
-class Stage:
-    """One finished stage and the wall-clock seconds it took."""
+class Step:
+    """One finished step and the wall-clock seconds it took."""
 
     name: str
     seconds: float
 
 
 @dataclass
-class Stages:
-    """Runs stages one after another, holding back what libraries print meanwhile.
+class Steps:
+    """Runs steps one after another, holding back what libraries print meanwhile.
 
     Attributes:
         console: Where progress is shown, or None for silence.
         debug: Let libraries' output through.
         finished: What has been done so far.
-        chatter: What libraries printed in the stage that ran last.
+        chatter: What libraries printed in the step that ran last.
     """
 
     console: Console | None = None
     debug: bool = False
-    finished: list[Stage] = field(default_factory=list)
+    finished: list[Step] = field(default_factory=list)
     chatter: Chatter = field(default_factory=Chatter)
     _status: Status | None = None
     _title: str = ""
 
     @contextmanager
-    def stage(self, name: str, title: str, *, spinner: bool = True) -> Iterator[None]:
-        """Run the block as the stage `name`, shown as `title`.
+    def step(self, name: str, title: str, *, spinner: bool = True) -> Iterator[None]:
+        """Run the block as the step `name`, shown as `title`.
 
         Args:
             name: For the timings.
@@ -65,10 +65,10 @@ class Stages:
             held_back(show=self.debug) as self.chatter,
         ):
             yield
-        stage = Stage(name, time.perf_counter() - start)
-        self.finished.append(stage)
+        step = Step(name, time.perf_counter() - start)
+        self.finished.append(step)
         if self.console is not None:
-            self.console.print(f"  {title:<42} {stage.seconds:8.2f} s", highlight=False)
+            self.console.print(f"  {title:<42} {step.seconds:8.2f} s", highlight=False)
 
     @contextmanager
     def _shown(self, title: str) -> Iterator[None]:
@@ -83,7 +83,7 @@ class Stages:
                 self._status = None
 
     def progress(self, done: float, text: str) -> None:
-        """Show how far the running stage is, on a terminal.
+        """Show how far the running step is, on a terminal.
 
         Args:
             done: From 0 to 1.

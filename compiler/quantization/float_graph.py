@@ -64,22 +64,22 @@ def float_graph(job: Job, model: ir.Model) -> FloatGraph:
         RangesError: The table is damaged, or of another graph.
         PassRefusedError: Nothing in the graph can be quantised as asked.
     """
-    settings, stages, graph = job.settings, job.stages, job.target.platform
-    with stages.stage("optimize", "rewrite the graph"):
+    settings, steps, graph = job.settings, job.steps, job.target.platform
+    with steps.step("optimize", "rewrite the graph"):
         done = optimize(model, target=graph, plugins=job.plugins, upto=CANONICAL)
     ranges = None
     if settings.calibration is not None:
         ranges = read_ranges(settings.calibration)
         ranges.require_graph(fingerprint(model))
     canonical = model.clone() if ranges is None else None
-    with stages.stage("fuse", "fuse what can be fused"):
+    with steps.step("fuse", "fuse what can be fused"):
         plain = run_on_valid(model, (STANDARD_OPERATORS, SPLIT_ATTENTION), Context(graph))
         fused = optimize(model, target=graph, plugins=job.plugins, upto=MERGE)
     asked = settings.how_to_quantize
     precision = job.target.precision
     method = resolved_method(find_layers(model), graph, precision, asked.method)
     if canonical is not None and method == STATIC:
-        with stages.stage("observe", "run the model over the calibration data"):
+        with steps.step("observe", "run the model over the calibration data"):
             ranges = _observed(canonical, job.source)
     if ranges is not None:
         ranges = with_rearranged(ranges, model)

@@ -13,7 +13,7 @@ from dataclasses import replace
 import onnx_ir as ir
 
 from leptonc.compiler.calibration.held_samples import CalibrationSamples
-from leptonc.compiler.console.progress import Stages
+from leptonc.compiler.console.progress import Steps
 from leptonc.compiler.quantization.float_graph import FloatGraph
 from leptonc.compiler.quantization.layer_noise import plan_errors
 from leptonc.compiler.quantization.weight_rounding import smooth
@@ -31,18 +31,18 @@ from leptonc.passes.rescale.equalize import Equalize
 WORTH_EQUALIZING = 0.9
 
 
-def recovered(floats: FloatGraph, samples: CalibrationSamples, stages: Stages) -> FloatGraph:
+def recovered(floats: FloatGraph, samples: CalibrationSamples, steps: Steps) -> FloatGraph:
     """Return the graph equalised and smoothed, where that pays, with the ranges of what it holds.
 
     Args:
         floats: Its graph is smoothed in place.
         samples: What the choices are made on, and what changed tensors are observed over.
-        stages: Shows and times what is done.
+        steps: Shows and times what is done.
     """
     if floats.ranges is not None and any(one.method == STATIC for one in floats.plan.choices):
-        with stages.stage("equalize", "equalise weights"):
+        with steps.step("equalize", "equalise weights"):
             floats = _equalized(floats, samples)
-    with stages.stage("smooth", "smooth activations"):
+    with steps.step("smooth", "smooth activations"):
         return _smoothed(floats, samples)
 
 

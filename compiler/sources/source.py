@@ -1,6 +1,6 @@
 """Source: what a recipe, an .onnx file, an exported program or a model folder became.
 
-One `Source` is all that the later stages see, so they do not care where a model came from.
+One `Source` is all that the later steps see, so they do not care where a model came from.
 It holds the thing to export, a reference that says what the right answer is, example inputs,
 the dynamic dimensions with their bounds, and a fingerprint of code and weights.
 """

@@ -123,7 +123,7 @@ def recheck(
     loaded = _load(artifact, tolerance, device, variant)
     if source is None:
         return loaded
-    from leptonc.compiler.console.progress import Stages
+    from leptonc.compiler.console.progress import Steps
     from leptonc.compiler.sources.opening import open_source
     from leptonc.compiler.verification.trials import (
         reference_trials,
@@ -131,10 +131,10 @@ def recheck(
         run_trials,
     )
 
-    stages = Stages(debug=debug)
-    with stages.stage("load", "load the source"):
+    steps = Steps(debug=debug)
+    with steps.step("load", "load the source"):
         opened = open_source(source, inputs=inputs)
-    with stages.stage("reference", "run the source"):
+    with steps.step("reference", "run the source"):
         trials = reference_trials(opened)
     results = run_trials(
         str(artifact), trials, loaded.tolerance, device=loaded.device, variant=loaded.variant
@@ -144,7 +144,7 @@ def recheck(
         if not result.passed:
             if not same:
                 raise _mixed_up(loaded, opened, open_source(source, inputs=inputs), result)
-            with stages.stage("diagnose", "look for the first difference"):
+            with steps.step("diagnose", "look for the first difference"):
                 require_repeatable(opened, trials[0], loaded.tolerance)
                 raise _explain(loaded, opened, trial, result)
     return replace(

@@ -5,7 +5,7 @@ import onnx_ir as ir
 import pytest
 
 from leptonc.backends import BACKENDS
-from leptonc.backends.abilities import ReadsGraphs, SaysCoverage, Uncovered
+from leptonc.backends.abilities import DryRuns, ReadsGraphs, Refused
 
 MODEL = """
 <ir_version: 10, opset_import: ["" : 20, "acme" : 1]>
@@ -17,9 +17,9 @@ g (float[2] x) => (float[2] y) { h = Relu(x)  y = acme.Fold(h) }
     ("backend", "ability", "has"),
     [
         ("ort", ReadsGraphs, True),
-        ("ort", SaysCoverage, False),
+        ("ort", DryRuns, False),
         ("tensorrt", ReadsGraphs, False),
-        ("tensorrt", SaysCoverage, True),
+        ("tensorrt", DryRuns, True),
     ],
 )
 def test_an_ability_is_known_from_the_backend(backend: str, ability: type, has: bool) -> None:
@@ -31,8 +31,8 @@ def test_an_uncovered_node_says_where_it_came_from() -> None:
     plain, custom = ir.from_proto(onnx.parser.parse_model(MODEL)).graph
     plain.name, custom.name = "first", "second"
     custom.metadata_props["leptonc.line"] = "net.py:7"
-    assert Uncovered.of(plain, "why", "fix").where == "node 'first' (Relu)"
-    found = Uncovered.of(custom, "why", "fix")
+    assert Refused.of(plain, "why", "fix").where == "node 'first' (Relu)"
+    found = Refused.of(custom, "why", "fix")
     assert found.where == "node 'second' (acme::Fold), from net.py:7"
     assert found.to_json() == {
         "node": "second",

@@ -59,9 +59,9 @@ def test_compile_prints_one_json_object(tmp_path, capfd):
     assert [variant["name"] for variant in answer["variants"]] == ["ort-cpu"]
     assert answer["verification"]["verified"] is True
     assert len(answer["verification"]["trials"]) == 3
-    stages = {stage["name"]: stage["seconds"] for stage in answer["stages"]}
-    assert {"load", "reference", "export", "optimize", "build", "write", "verify"} <= stages.keys()
-    assert all(seconds >= 0 for seconds in stages.values())
+    steps = {stage["name"]: stage["seconds"] for stage in answer["stages"]}
+    assert {"load", "reference", "export", "optimize", "build", "write", "verify"} <= steps.keys()
+    assert all(seconds >= 0 for seconds in steps.values())
 
 
 def test_the_default_output_is_named_after_the_source(tmp_path, monkeypatch):

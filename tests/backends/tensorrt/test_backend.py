@@ -183,8 +183,8 @@ def test_what_is_known_to_be_refused_never_reaches_tensorrt(
         TensorRTBackend().build(model, target(), tmp_path)
     assert f"({operator}), from net.py:12" in str(caught.value.where)
     assert caught.value.fix
-    said = TensorRTBackend().coverage(model, target(), tmp_path)
-    assert said.uncovered[0].operator == operator
+    said = TensorRTBackend().dry_run(model, target(), tmp_path)
+    assert said.refused[0].operator == operator
     assert said.parser is None
 
 
@@ -227,9 +227,9 @@ def test_a_parser_error_names_our_node_and_the_line(tmp_path, text, what):
         TensorRTBackend().build(model, target(), tmp_path)
     assert caught.value.what == what
     assert caught.value.where == f"node 'y' ({model.graph[1].op_type}), from net.py:7"
-    said = TensorRTBackend().coverage(model, target(), tmp_path)
+    said = TensorRTBackend().dry_run(model, target(), tmp_path)
     assert said.parser is not None
-    assert said.uncovered[0].where == caught.value.where
+    assert said.refused[0].where == caught.value.where
 
 
 def test_an_input_that_decides_a_shape_is_refused(tmp_path):
@@ -254,8 +254,8 @@ def test_a_refusal_of_the_builder_names_our_node_and_the_line(tmp_path):
 
 
 def test_what_is_taken_is_read_by_the_parser(tmp_path):
-    said = TensorRTBackend().coverage(linear(), target(), tmp_path)
-    assert said.uncovered == ()
+    said = TensorRTBackend().dry_run(linear(), target(), tmp_path)
+    assert said.refused == ()
     assert said.parser is not None
     assert said.parser.startswith("tensorrt-rtx ")
 

@@ -108,10 +108,10 @@ def test_a_goal_out_of_reach_leaves_the_best_effort_and_a_table(recipe, tmp_path
     told: list[str] = []
     from rich.console import Console
 
-    from leptonc.compiler.console.progress import Stages
+    from leptonc.compiler.console.progress import Steps
 
     with (tmp_path / "log").open("w") as log, pytest.raises(GateError):
-        compile_model(settings, Stages(Console(file=log, width=200)))
+        compile_model(settings, Steps(Console(file=log, width=200)))
     told = (tmp_path / "log").read_text()
     assert f"{measured} evaluations are known" in told
 

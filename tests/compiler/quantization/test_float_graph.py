@@ -17,7 +17,7 @@ from leptonc.backends.ort.backend import OrtBackend
 from leptonc.compiler.accuracy.stage import Settled
 from leptonc.compiler.calibration.observe import observe_ranges
 from leptonc.compiler.cli import main
-from leptonc.compiler.console.progress import Stages
+from leptonc.compiler.console.progress import Steps
 from leptonc.compiler.job import Job
 from leptonc.compiler.manifest import quantization_entry
 from leptonc.compiler.quantization.float_graph import float_graph, quantized
@@ -37,7 +37,7 @@ TARGET = parse_target("ort-cpu", precision="int8")
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> tuple[Subject, Path]:
     """The exported digits network and its calibration table."""
-    subject = open_and_export(CompileSettings(DIGITS, Path("unused.lepton")), Stages())
+    subject = open_and_export(CompileSettings(DIGITS, Path("unused.lepton")), Steps())
     canonical = subject.model.clone()
     optimize(canonical, target="ort-cpu", upto=CANONICAL)
     table = tmp_path_factory.mktemp("table") / "ranges.json"
@@ -47,7 +47,7 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> tuple[Subject, Path]:
 
 def job_for(subject: Subject, settings: CompileSettings) -> Job:
     backend = find_backend(TARGET)
-    return Job(settings, subject.source, subject.trials, TARGET, backend, Path("unused"), Stages())
+    return Job(settings, subject.source, subject.trials, TARGET, backend, Path("unused"), Steps())
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import onnx_ir as ir
 import pytest
 
 from leptonc.compiler.calibration.held_samples import CalibrationSamples
-from leptonc.compiler.console.progress import Stages
+from leptonc.compiler.console.progress import Steps
 from leptonc.compiler.quantization.float_graph import FloatGraph
 from leptonc.compiler.quantization.layer_noise import plan_errors
 from leptonc.compiler.quantization.recovery import observed_again, recovered
@@ -116,7 +116,7 @@ def test_a_channel_of_outliers_is_divided_and_the_float_graph_keeps_its_bits(met
     floats = floats_for(model, samples, method)
     before = answers(model, samples)
     noisy = plan_errors(model.clone(), floats.plan, floats.ranges, samples.each)
-    made = recovered(floats, samples, Stages())
+    made = recovered(floats, samples, Steps())
     assert [stats.name for stats in made.passes] == ["smooth"]
     for old, new in zip(before, answers(made.model, samples), strict=True):
         for name in old:
@@ -128,7 +128,7 @@ def test_a_channel_of_outliers_is_divided_and_the_float_graph_keeps_its_bits(met
 def test_the_ranges_are_those_of_the_graph_as_it_is_now():
     model = normalised()
     samples = samples_for(model, (5, WIDTH))
-    made = recovered(floats_for(model, samples, "static"), samples, Stages())
+    made = recovered(floats_for(model, samples, "static"), samples, Steps())
     fresh = ranges_of(made.model, samples)
     read = str(next(node for node in made.model.graph if node.op_type == "MatMul").inputs[0].name)
     assert read != "h"
@@ -142,7 +142,7 @@ def test_even_channels_stay_as_they_are():
     model = normalised(outlier=1.0)
     samples = samples_for(model, (5, WIDTH))
     floats = floats_for(model, samples, "static")
-    made = recovered(floats, samples, Stages())
+    made = recovered(floats, samples, Steps())
     assert made.passes == ()
     assert made.ranges is floats.ranges
     assert made.model is floats.model
@@ -154,7 +154,7 @@ def test_weights_are_equalised_where_that_leaves_less_noise(spread, fires):
     samples = samples_for(model, (2, 3, 8, 8))
     floats = floats_for(model, samples, "static")
     before = answers(model, samples)
-    made = recovered(floats, samples, Stages())
+    made = recovered(floats, samples, Steps())
     assert [stats.name for stats in made.passes] == (["equalize"] if fires else [])
     for old, new in zip(before, answers(made.model, samples), strict=True):
         np.testing.assert_array_equal(old["y"], new["y"])
