@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from leptonc.runtime.artifact.manifest import Variant
 from leptonc.runtime.artifact.reader import Artifact, Verification, available_threads
-from leptonc.runtime.engines.base import Engine, LoadOptions
+from leptonc.runtime.engines.load_options import LoadOptions
 from leptonc.runtime.engines.loaders import find_loader
 from leptonc.runtime.errors import EnvironmentProblem, LeptonError
+
+if TYPE_CHECKING:
+    from leptonc.runtime.engines.base import Engine
 
 
 def open_first(

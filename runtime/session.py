@@ -171,7 +171,7 @@ def load(
         EngineError: The engine refuses the graph.
     """
     # Everything about engines is imported here, and not by those who catch errors or read types.
-    from leptonc.runtime.engines.base import LoadOptions
+    from leptonc.runtime.engines.load_options import LoadOptions
     from leptonc.runtime.engines.loaders import DEMANDS
     from leptonc.runtime.loading import open_first
     from leptonc.runtime.variant_choice import candidates

@@ -1,21 +1,12 @@
 """What an engine is to the rest of the runtime; public, for those who bring one of their own.
 
-A distribution adds an engine with one entry point of the group `leptonc.engines`, named
-"<backend>-<device>", that is an `EngineRow`:
-
-    [project.entry-points."leptonc.engines"]
-    acme-gpu = "acme_leptonc.row:ROW"
-
-    ROW = EngineRow("acme", "gpu", target="acme", load=load)
-
-`load` imports what opens variants, a `Loader`, whose engines answer calls. What an engine lacks
-raises `UnsupportedError` with the reason. Nothing is imported before an artifact has a variant of
-that backend and it is the one to open.
+An `EngineRow` (`leptonc.runtime.engines.row`) names a `Loader`, which opens variants as an `Engine`.
+What an engine lacks raises `UnsupportedError` with the reason. Nothing here is imported by a load:
+these are types, and what `leptonc check` answers with.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
@@ -24,6 +15,7 @@ if TYPE_CHECKING:
     from leptonc.runtime.artifact.manifest import Variant
     from leptonc.runtime.artifact.reader import Artifact
     from leptonc.runtime.cuda.binding import DeviceEngine
+    from leptonc.runtime.engines.load_options import LoadOptions
     from leptonc.runtime.inputs import Array, Arrays
     from leptonc.runtime.machine import Host
 
@@ -100,17 +92,6 @@ class Engine(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class LoadOptions:
-    """The options of `load` that concern an engine; see there."""
-
-    threads: int | None
-    spinning: bool
-    eager: bool
-    cuda_graphs: bool
-    runtime_cache: str | os.PathLike[str] | bool
-
-
 Opener: TypeAlias = "Callable[[Artifact, Variant, LoadOptions], Engine]"
 
 
@@ -167,40 +148,3 @@ class Loader(Protocol):
             ArtifactError: Its payload is not the one that the manifest describes.
         """
         ...
-
-
-@dataclass(frozen=True)
-class Library:
-    """A library whose version decides what loads.
-
-    Attributes:
-        name: A key of `Host.engines`, and the option of `leptonc check` that says its version.
-        title: What people call it.
-        example: A version.
-    """
-
-    name: str
-    title: str
-    example: str
-
-
-@dataclass(frozen=True)
-class EngineRow:
-    """An engine on one device, as far as it can be told without importing it.
-
-    The demands of its variants are those of a graph (docs/artifact-format.md); what else stands
-    there is in `Demands.own`, for the loader to check.
-
-    Attributes:
-        backend: The variants that it takes: as manifests spell it.
-        device: "cpu" or "gpu".
-        target: What to compile for with `-t` to get such a variant.
-        load: Imports what opens them, and returns it.
-        libraries: Those that `leptonc check` asks for.
-    """
-
-    backend: str
-    device: str
-    target: str
-    load: Callable[[], Loader]
-    libraries: tuple[Library, ...] = ()

@@ -11,7 +11,7 @@ from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from leptonc.runtime.engines.base import EngineRow, Library, Loader
+from leptonc.runtime.engines.row import EngineRow, Library
 from leptonc.runtime.errors import EnvironmentProblem
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from leptonc.runtime.artifact.manifest import Fail, ReadDemands, Variant
     from leptonc.runtime.artifact.signature import Signature
+    from leptonc.runtime.engines.base import Loader
 
 GROUP = "leptonc.engines"
 

@@ -16,7 +16,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from leptonc.runtime import ArtifactError, EngineMissingError, UnsupportedError
-from leptonc.runtime.engines.base import EngineRow, Reason, Verdict
+from leptonc.runtime.engines.base import Reason, Verdict
+from leptonc.runtime.engines.row import EngineRow
 
 EVENTS = []
 

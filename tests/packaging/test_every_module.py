@@ -104,7 +104,9 @@ COVERED: Mapping[str, str] = {
         runtime/cuda/memory runtime/engines/tensorrt/binding runtime/engines/tensorrt/lane
         runtime/engines/tensorrt/run runtime/engines/tensorrt/tensors
     """,
-    "runtime/test_session.py": "runtime/engines/ort/opening runtime/loading",
+    "runtime/test_session.py": """
+        runtime/engines/load_options runtime/engines/ort/opening runtime/loading
+    """,
 }
 
 

@@ -65,7 +65,9 @@ FLOORS: Mapping[str, str] = {
         variant_choice binding
         engines/loaders
         engines/ort/ engines/tensorrt/
+        engines/row
         engines/base engines/__init__
+        engines/load_options
         cuda/
         inputs
         artifact/ machine arrays

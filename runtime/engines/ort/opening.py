@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from leptonc.runtime.artifact.manifest import Variant
 from leptonc.runtime.artifact.reader import Artifact
-from leptonc.runtime.engines.base import Engine, LoadOptions, Opener, Verdict
+from leptonc.runtime.engines.load_options import LoadOptions
 from leptonc.runtime.engines.ort import library
 from leptonc.runtime.engines.ort.cpu import OrtEngine
 from leptonc.runtime.machine import Host, check_instructions
+
+if TYPE_CHECKING:
+    from leptonc.runtime.engines.base import Engine, Opener, Verdict
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ from hashlib import sha256
 from leptonc.runtime.artifact.manifest import Variant
 from leptonc.runtime.artifact.reader import Artifact
 from leptonc.runtime.cuda.driver import Cuda, import_cuda
-from leptonc.runtime.engines.base import LoadOptions, Opener, Verdict
+from leptonc.runtime.engines.base import Opener, Verdict
+from leptonc.runtime.engines.load_options import LoadOptions
 from leptonc.runtime.engines.tensorrt.engine import CacheFile, TensorRTEngine
 from leptonc.runtime.engines.tensorrt.kernel_cache import CacheKey, cache_path
 from leptonc.runtime.engines.tensorrt.library import (

@@ -16,8 +16,8 @@ from small_artifacts import expected, linear_weights, sample
 
 from leptonc.backends import parse_target
 from leptonc.runtime import load
-from leptonc.runtime.engines.base import EngineRow
 from leptonc.runtime.engines.loaders import DEMANDS, GROUP, ROWS
+from leptonc.runtime.engines.row import EngineRow
 from leptonc.runtime.errors import (
     ArtifactError,
     EnvironmentProblem,
