@@ -18,6 +18,7 @@ import onnx.parser
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from interruptible import interruptible
 from recipes import MLP, write_recipe
 
 from leptonc.compiler.cli import main
@@ -356,7 +357,7 @@ def test_a_stopped_run_resumes_to_the_same_table(tmp_path, folder, table, model,
     output = tmp_path / "r.json"
     command = [sys.executable, "-m", "leptonc.compiler.cli", "calibrate", str(model), "-q"]
     command += ["--data", f"{tmp_path / 'slow.py'}:data", "-o", str(output), "--checkpoint", "0"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=interruptible)
     try:
         while not (tmp_path / "mark").exists():
             assert process.poll() is None, process.stderr.read()

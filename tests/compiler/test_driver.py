@@ -15,6 +15,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 import torch
+from interruptible import interruptible
 from recipes import MLP, write_recipe
 
 from leptonc.compiler.driver import compile_model
@@ -106,7 +107,11 @@ def interrupted(folder: Path, number: int) -> subprocess.CompletedProcess[str]:
     """Start a compile, wait until it is inside build(), and send a signal."""
     write_recipe(folder, SLOW)
     process = subprocess.Popen(
-        [*COMPILE, "mlp.py", "-o", "m.lepton"], cwd=folder, stderr=subprocess.PIPE, text=True
+        [*COMPILE, "mlp.py", "-o", "m.lepton"],
+        cwd=folder,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=interruptible,
     )
     deadline = time.monotonic() + 60
     while not (folder / "started").exists() and time.monotonic() < deadline:
