@@ -63,8 +63,8 @@ class Engine(Protocol):
         """Return an opaque binding of these arrays for `run_bound`."""
         ...
 
-    def run_bound(self, binding: Any, inputs: Arrays) -> None:
-        """Run once on bound arrays; `inputs` are those of `bind`, for messages.
+    def run_bound(self, bound: Any, inputs: Arrays) -> None:
+        """Run once on what `bind` returned; `inputs` are those that were bound, for messages.
 
         Raises:
             EngineError: The engine failed.
