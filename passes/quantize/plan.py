@@ -1,9 +1,8 @@
 """What is quantised and how: the layers of a graph, a choice for each, and the plan they make.
 
-A plan is made for the graph that quantisation starts from: after `lower_float` of
-`leptonc.passes.schedule`, when normalisation is folded and Q, K, V are one product. Its names are
-those of output tensors, which every rewrite keeps, so the ranges of the canonical graph can be
-looked up in it.
+A plan is made for the graph that quantisation starts from: after the stage `merge`, when
+normalisation is folded and Q, K, V are one product. Its names are those of output tensors, which
+every rewrite keeps, so the ranges of the canonical graph can be looked up in it.
 """
 
 from __future__ import annotations
